@@ -1,0 +1,176 @@
+"""What happened, as data: the event contract that the journal keeps and `--events` prints."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter
+
+from master_agent.plan import Plan
+from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
+
+
+class _Event(Contract):
+    """What every event has. `seq`, `at` and `run_id` are written by the journal when it takes the event."""
+
+    kind: Literal["event"] = "event"
+    version: Literal[1] = 1
+    seq: int | None = None
+    at: str | None = None
+    run_id: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    call: str | None = None
+
+
+class RunStarted(_Event):
+    """A run began. `mark` is what its data boundaries are drawn with."""
+
+    type: Literal["run_started"] = "run_started"
+    task: str | None = None
+    params: dict[str, str] = Field(default_factory=dict)
+    workspace: str | None = None
+    mark: str = ""
+    program: str = ""
+
+
+class RunResumed(_Event):
+    """A run that had ended or died goes on."""
+
+    type: Literal["run_resumed"] = "run_resumed"
+
+
+class PlanMade(_Event):
+    """There is a plan; `earlier` are results taken over from an earlier run."""
+
+    type: Literal["plan_made"] = "plan_made"
+    plan: Plan
+    by: Literal["model", "user"]
+    earlier: dict[str, StepResult] = Field(default_factory=dict)
+
+
+class PlanRevised(_Event):
+    """A new plan takes the place of the unfinished part of the old one."""
+
+    type: Literal["plan_revised"] = "plan_revised"
+    plan: Plan
+
+
+class StepStarted(_Event):
+    """A step has all it needs and begins."""
+
+    type: Literal["step_started"] = "step_started"
+    agent: str | None = None
+    tool: str | None = None
+
+
+class TextDelta(_Event):
+    """A piece of text that a model just wrote. It has no `seq` and is not kept."""
+
+    type: Literal["text_delta"] = "text_delta"
+    text: str
+
+
+class ModelCalled(_Event):
+    """A request to a model is about to go out."""
+
+    type: Literal["model_called"] = "model_called"
+    agent: str
+    wire: str
+    model: str | None
+    turn: int
+    input: dict[str, JsonValue]
+
+
+class ModelReplied(_Event):
+    """A model's answer came, or the call failed with `error`. `items` are what the thread's state gained."""
+
+    type: Literal["model_replied"] = "model_replied"
+    status: str
+    text: str = ""
+    calls: list[dict[str, JsonValue]] = Field(default_factory=list)
+    usage: Usage = Usage()
+    remote_id: str | None = None
+    reason: str | None = None
+    ids: dict[str, str] = Field(default_factory=dict)
+    items: list[dict[str, JsonValue]] = Field(default_factory=list)
+    error: ErrorInfo | None = None
+    retry_after: float | None = None
+    seconds: float = 0.0
+
+
+class ToolCalled(_Event):
+    """A tool is about to be used: the intent, safe before the effect."""
+
+    type: Literal["tool_called"] = "tool_called"
+    tool: str
+    arguments: dict[str, JsonValue]
+    effects: list[str]
+
+
+class ToolReturned(_Event):
+    """A tool came back, with its output or with `error`."""
+
+    type: Literal["tool_returned"] = "tool_returned"
+    tool: str
+    text: str = ""
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    usage: Usage = Usage()
+    error: ErrorInfo | None = None
+    seconds: float = 0.0
+
+
+class FileChanged(_Event):
+    """A file in the workspace was written; `before` is the hash of what was there, if anything was."""
+
+    type: Literal["file_changed"] = "file_changed"
+    file: Artifact
+    before: str | None = None
+
+
+class StepFinished(_Event):
+    """A step has its result."""
+
+    type: Literal["step_finished"] = "step_finished"
+    result: StepResult
+
+
+class RunFinished(_Event):
+    """A run ended; always the last event of a process."""
+
+    type: Literal["run_finished"] = "run_finished"
+    status: RunStatus
+    error: ErrorInfo | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+
+Event = (
+    RunStarted
+    | RunResumed
+    | PlanMade
+    | PlanRevised
+    | StepStarted
+    | TextDelta
+    | ModelCalled
+    | ModelReplied
+    | ToolCalled
+    | ToolReturned
+    | FileChanged
+    | StepFinished
+    | RunFinished
+)
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+"""Reads an event from JSON, and gives the schema of all of them."""
+
+
+def to_json(event: Event) -> str:
+    """The event on one line, without the fields that are null for every type."""
+    body: dict[str, Any] = event.model_dump(mode="json", by_alias=True)
+    return _dumps({name: value for name, value in body.items() if value is not None or name in ("seq", "step")})
+
+
+def _dumps(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,132 @@
+"""What a step and a run leave behind: the result contract that `--json` prints and `schema result` describes."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from master_agent.errors import ErrorType, MasterAgentError
+
+StepStatus = Literal["done", "failed", "skipped", "cancelled", "waiting", "not_started", "reused"]
+RunStatus = Literal["done", "partial", "failed", "cancelled", "limited", "waiting"]
+
+
+class Contract(BaseModel):
+    """A frozen value that crosses a boundary as JSON; readers ignore fields they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
+
+
+class Usage(Contract):
+    """What was consumed. A number that a server did not report is null, and `complete` is then false."""
+
+    calls: int = 0
+    input_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    cache_write_tokens: int | None = 0
+    output_tokens: int | None = 0
+    reasoning_tokens: int | None = 0
+    images: int = 0
+    cost_usd: float | None = None
+    complete: bool = True
+
+    @classmethod
+    def unknown(cls) -> "Usage":
+        """One call of which the server reported nothing."""
+        return cls(
+            calls=1,
+            input_tokens=None,
+            cached_tokens=None,
+            cache_write_tokens=None,
+            output_tokens=None,
+            reasoning_tokens=None,
+            complete=False,
+        )
+
+    def __add__(self, other: "Usage") -> "Usage":
+        def total(mine: int | None, theirs: int | None) -> int | None:
+            return None if mine is None and theirs is None else (mine or 0) + (theirs or 0)
+
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            input_tokens=total(self.input_tokens, other.input_tokens),
+            cached_tokens=total(self.cached_tokens, other.cached_tokens),
+            cache_write_tokens=total(self.cache_write_tokens, other.cache_write_tokens),
+            output_tokens=total(self.output_tokens, other.output_tokens),
+            reasoning_tokens=total(self.reasoning_tokens, other.reasoning_tokens),
+            images=self.images + other.images,
+            cost_usd=sum(costs) if costs else None,
+            complete=self.complete and other.complete,
+        )
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens in and out together; null when neither was reported."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+class Artifact(Contract):
+    """A file in the workspace: its path beneath it, its type, its size in bytes and the hash of its bytes."""
+
+    path: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+
+class ErrorInfo(Contract):
+    """An error as data; `type` is one of a closed list."""
+
+    type: ErrorType
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: MasterAgentError) -> "ErrorInfo":
+        return cls(type=error.type, message=error.message, hint=error.hint, retryable=error.retryable)
+
+
+class StepResult(Contract):
+    """What one step left: its text, data and files, or its error."""
+
+    status: StepStatus
+    reason: str | None = None
+    agent: str | None = None
+    tool: str | None = None
+    attempt: int = 1
+    from_run: str | None = None
+    text: str = ""
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    error: ErrorInfo | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether later steps can build on it."""
+        return self.status in ("done", "reused")
+
+
+class RunResult(Contract):
+    """What a run left: the object that `--json` prints, after failures too."""
+
+    kind: Literal["result"] = "result"
+    version: Literal[1] = 1
+    run_id: str | None = None
+    task: str | None = None
+    params: dict[str, str] = Field(default_factory=dict)
+    status: RunStatus
+    plan: tuple[dict[str, JsonValue], ...] = ()
+    results: dict[str, StepResult] = Field(default_factory=dict)
+    final: str = ""
+    error: ErrorInfo | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+    def model_dump_public(self) -> dict[str, Any]:
+        """The object as plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True)

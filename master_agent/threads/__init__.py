@@ -1,0 +1,178 @@
+"""The port to models: an agent's conversation is a Thread, one go at it is a Run; each wire is one file beside this.
+
+A Run goes queued → in_progress → requires_action → completed, failed, cancelled, expired or incomplete, and lasts across
+its tool rounds. `send` is one request of it: a turn goes in, pieces of text come out, then the Reply, once and last.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import JsonValue
+
+from master_agent.results import Usage
+
+RunStatus = Literal["requires_action", "completed", "failed", "cancelled", "expired", "incomplete"]
+SchemaSupport = Literal["strict", "object", "none"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a wire and the server behind it can do.
+
+    `schema`: whether a reply's shape can be asked for (a JSON schema, any JSON object, or not at all); never trusted.
+    """
+
+    schema: SchemaSupport = "strict"
+    strict_tools: bool = False
+    tool_choice: bool = True
+    stream: bool = True
+    stream_with_tools: bool = True
+    usage_in_stream: bool = True
+    can_continue: bool = True
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool as a model is told of it; `parameters` is a JSON Schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What is fixed when a thread opens. `output` is the JSON Schema that the last reply shall follow, if any."""
+
+    name: str
+    instructions: str
+    model: str | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    output: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ThreadState:
+    """A thread as plain JSON: enough to go on with it in another process, where the wire can."""
+
+    wire: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+    items: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class UserTurn:
+    """What a person, a plan or a planner says."""
+
+    text: str
+
+    def to_data(self) -> dict[str, JsonValue]:
+        return {"role": "user", "text": self.text}
+
+
+@dataclass(frozen=True)
+class Output:
+    """The answer to one tool call, matched by the call's id."""
+
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolOutputs:
+    """All outputs of one round, sent back at once."""
+
+    outputs: tuple[Output, ...]
+
+    def to_data(self) -> dict[str, JsonValue]:
+        return {"role": "tool", "outputs": [{"call_id": o.call_id, "text": o.text} for o in self.outputs]}
+
+
+Turn = UserTurn | ToolOutputs
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """One request: who asks (for which step, which attempt, which turn, from 1), and how long it may take in seconds."""
+
+    agent: str
+    step: str | None = None
+    attempt: int = 1
+    turn: int = 1
+    timeout: float = 600.0
+    stream: bool = True
+
+
+@dataclass(frozen=True)
+class ModelToolCall:
+    """A tool that a model wants used; `arguments` is the text it wrote, JSON or not."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one turn. `reason` says why a run is incomplete, failed or was refused."""
+
+    status: RunStatus
+    text: str = ""
+    calls: tuple[ModelToolCall, ...] = ()
+    usage: Usage | None = None
+    remote_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """A piece of text as it is written."""
+
+    text: str
+
+
+class Thread(Protocol):
+    """A conversation with one agent. `state` changes only when a Reply has come."""
+
+    @property
+    def state(self) -> ThreadState: ...
+
+    @property
+    def agent(self) -> AgentSpec: ...
+
+    def send(self, turn: Turn, options: CallOptions) -> AsyncIterator[TextPiece | Reply]:
+        """One request; ModelError when no Reply can be had. After an error the thread is as it was before."""
+
+    async def cancel(self) -> None:
+        """Stops what runs on the server's side, if anything does."""
+
+
+class Wire(Protocol):
+    """A way to speak to models."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> Thread:
+        """A thread for the agent: a new one, or the one that `state` describes."""
+
+    async def close(self) -> None:
+        """Lets go of connections and of what was made on the server only for this process."""
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """One request on a thread, as the layers around it see it."""
+
+    thread: Thread
+    turn: Turn
+    options: CallOptions
+
+
+Call = Callable[[CallRequest], Awaitable[Reply]]

@@ -13,13 +13,14 @@ from master_agent.results import StepResult
 
 TEXT_LIMIT = 20_000  # characters of one earlier result
 TOTAL_LIMIT = 60_000  # characters of all earlier results together
+MOST_RESULTS = 100
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a step is given: the results it may build on, in plan order, and the task's parameters."""
 
-    results: Mapping[str, StepResult] = field(default_factory=dict)
+    results: dict[str, StepResult] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
 
@@ -48,7 +49,11 @@ def tell(inputs: Inputs, boundaries: Boundaries) -> str:
     """The earlier results, one marked block for each; long ones cut, with a note of where the whole is."""
     blocks: list[str] = []
     room = TOTAL_LIMIT
-    for step_id, result in reversed(inputs.results.items()):
+    for step_id in reversed(inputs.results.keys()):
+        if len(blocks) == MOST_RESULTS:
+            blocks.append(f"({len(inputs.results) - MOST_RESULTS} earlier results are not shown)")
+            break
+        result = inputs.results[step_id]
         limit = min(TEXT_LIMIT, room)
         body = _body(step_id, result, limit)
         room = max(room - len(body), 200)

@@ -1,11 +1,19 @@
 """What happened, as data: the event contract that the journal keeps and `--events` prints."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, JsonValue, TypeAdapter
 
 from master_agent.plan import Plan
 from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
+
+
+class Where(TypedDict):
+    """What an event belongs to: a step, an attempt (from 1), a call of a model or tool."""
+
+    step: str | None
+    attempt: int
+    call: str
 
 
 class _Event(Contract):

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how patiently: `attempts` in all; waits in seconds, doubling from `first_wait` up to `longest_wait`.
+    """How often and how patiently: `attempts` in all; waits in seconds, doubling from `first_wait` to `longest_wait`.
 
     A server's Retry-After takes the place of the wait; one longer than `longest_retry_after` ends the trying.
     """

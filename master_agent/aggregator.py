@@ -1,0 +1,39 @@
+"""From the state of a run to the result object: what every reader of a run is shown."""
+
+from master_agent.journal import State
+from master_agent.results import RunResult, RunStatus, StepResult
+
+
+def conclude(state: State) -> RunStatus:
+    """How a run ended whose steps have all come to an end."""
+    usable = [result.usable for result in state.results.values()]
+    if all(usable):
+        return "done"
+    return "partial" if any(usable) else "failed"
+
+
+def final_text(state: State) -> str:
+    """The texts of the steps that nothing needs, in plan order."""
+    if state.plan is None:
+        return ""
+    needed = {need for step in state.plan.plan for need in step.needs}
+    last = [state.results.get(step.id) for step in state.plan.plan if step.id not in needed]
+    return "\n\n".join(result.text for result in last if isinstance(result, StepResult) and result.text)
+
+
+def project(state: State) -> RunResult:
+    """The result object of a run, live or read back."""
+    plan = state.plan.model_dump(mode="json", by_alias=True)["plan"] if state.plan else ()
+    order = {step.id: place for place, step in enumerate(state.plan.plan)} if state.plan else {}
+    return RunResult(
+        run_id=state.run_id,
+        task=state.task,
+        params=state.params,
+        status=state.status or conclude(state),
+        plan=plan,
+        results=dict(sorted(state.results.items(), key=lambda item: order.get(item[0], len(order)))),
+        final=final_text(state),
+        error=state.error,
+        usage=state.usage,
+        seconds=state.seconds,
+    )

@@ -1,0 +1,212 @@
+"""From agents' Markdown files to Agents: who can be given a step, with which instructions, tools and limits."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from master_agent.errors import AgentFileError
+from master_agent.plan import suggestion
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+MAX_BYTES = 256 * 1024
+
+OutputKind = Literal["text", "files", "data"]
+
+
+@dataclass(frozen=True)
+class AgentLimits:
+    """What one step of this agent may take: requests to the model, seconds, tokens of one reply."""
+
+    turns: int | None = None
+    seconds: float | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Instructions, model, tools and output, as one Markdown file defines them.
+
+    `output` is "text", "files" (code blocks become `data.files`) or "data" (JSON that follows `schema`).
+    """
+
+    name: str
+    description: str
+    instructions: str
+    when: str = ""
+    tools: tuple[str, ...] = ()
+    finish: tuple[str, ...] = ()
+    model: str | None = None
+    temperature: float | None = None
+    output: OutputKind = "text"
+    schema: Mapping[str, Any] | None = None
+    limits: AgentLimits = AgentLimits()
+    source: Path | None = None
+
+
+def load_agents(folders: Iterable[Path], tools: Collection[str]) -> dict[str, Agent]:
+    """Every agent of the folders, by name; one of a later folder takes the place of its namesake.
+
+    AgentFileError names every fault of the first file that has any.
+    """
+    agents: dict[str, Agent] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.md")) if folder.is_dir() else ():
+            agent = read_agent(path, tools)
+            agents[agent.name] = agent
+    return dict(sorted(agents.items()))
+
+
+def read_agent(path: Path, tools: Collection[str]) -> Agent:
+    """The agent that a file defines."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AgentFileError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise AgentFileError(f"{path} holds {len(content):,} bytes; an agent file may hold {MAX_BYTES:,}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AgentFileError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    return parse_agent(text, path, tools)
+
+
+def parse_agent(text: str, path: Path, tools: Collection[str]) -> Agent:
+    """The agent that a text defines: YAML between two lines of `---`, then the instructions."""
+    import yaml
+
+    parts = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?\n?(.*)", text, re.DOTALL | re.MULTILINE)
+    if parts is None:
+        raise AgentFileError(
+            f"{path} does not begin with settings between two lines of ---",
+            hint="See one that works: master-agent agents show code",
+        )
+    try:
+        front = yaml.safe_load(parts.group(1))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 2}" if mark else ""
+        raise AgentFileError(f"{path} has broken YAML{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(front, dict):
+        raise AgentFileError(f"{path} has no settings between its lines of ---")
+    return _Reader(path, front, tools).agent(parts.group(2).strip())
+
+
+class _Reader:
+    """Reads one file's settings and gathers their faults."""
+
+    known = ("name", "description", "when", "tools", "finish", "model", "temperature", "output", "limits")
+
+    def __init__(self, path: Path, front: Mapping[Any, Any], tools: Collection[str]) -> None:
+        self.path, self.front, self.tools = path, front, tools
+        self.faults: list[str] = []
+
+    def agent(self, instructions: str) -> Agent:
+        for key in self.front:
+            if key not in self.known:
+                self.faults.append(f'unknown setting "{key}"{suggestion(str(key), self.known)}')
+        name = (self.text("name") or self.path.stem).lower()
+        if not NAME.fullmatch(name):
+            self.faults.append(f'name: "{name}" is no name: small letters, digits, - and _, a letter first')
+        if name == "planner":
+            self.faults.append('name: "planner" is the agent that makes the plan; choose another')
+        description = self.text("description")
+        if not description:
+            self.faults.append("description is missing: one line on what the agent does")
+        if not instructions:
+            self.faults.append("there are no instructions below the second ---")
+        tools = self.names("tools")
+        for tool in tools:
+            if tool not in self.tools:
+                self.faults.append(f'tools: no tool "{tool}"{suggestion(tool, self.tools)}')
+        finish = self.names("finish")
+        for tool in finish:
+            if tool not in tools:
+                self.faults.append(f'finish: "{tool}" is not among the tools of this agent')
+        output, schema = self.output()
+        agent = Agent(
+            name=name,
+            description=description or "",
+            instructions=instructions,
+            when=self.text("when") or "",
+            tools=tools,
+            finish=finish,
+            model=self.text("model"),
+            temperature=self.number("temperature", 0, 2),
+            output=output,
+            schema=schema,
+            limits=self.limits(),
+            source=self.path,
+        )
+        if self.faults:
+            raise AgentFileError("\n".join([f"{self.path} has faults", *(f"  {fault}" for fault in self.faults)]))
+        return agent
+
+    def text(self, key: str) -> str | None:
+        value = self.front.get(key)
+        if value is None or isinstance(value, str):
+            return value.strip() if value else None
+        self.faults.append(f"{key}: expected text, found {value!r}")
+        return None
+
+    def number(self, key: str, least: float, most: float) -> float | None:
+        value = self.front.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            self.faults.append(f"{key}: expected a number from {least} to {most}, found {value!r}")
+            return None
+        return float(value)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        value = self.front.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.faults.append(f"{key}: expected a list of names, found {value!r}")
+            return ()
+        return tuple(value)
+
+    def output(self) -> tuple[OutputKind, Mapping[str, Any] | None]:
+        value = self.front.get("output", "text")
+        match value:
+            case "text" | None:
+                return "text", None
+            case "files":
+                return "files", None
+            case dict():
+                return "data", self.schema(value)
+        self.faults.append(f'output: expected "text", "files" or a JSON Schema, found {value!r}')
+        return "text", None
+
+    def schema(self, value: dict[str, Any]) -> Mapping[str, Any] | None:
+        import jsonschema
+
+        if value.get("type") != "object":
+            self.faults.append("output: a JSON Schema of an object is needed (type: object)")
+            return None
+        try:
+            jsonschema.Draft202012Validator.check_schema(value)
+        except jsonschema.SchemaError as error:
+            self.faults.append(f"output: no JSON Schema: {error.message}")
+            return None
+        return value
+
+    def limits(self) -> AgentLimits:
+        value = self.front.get("limits")
+        if value is None:
+            return AgentLimits()
+        if not isinstance(value, dict):
+            self.faults.append(f"limits: expected turns, seconds or output_tokens, found {value!r}")
+            return AgentLimits()
+        known = ("turns", "seconds", "output_tokens")
+        for key in value:
+            if key not in known:
+                self.faults.append(f'limits: unknown limit "{key}"{suggestion(str(key), known)}')
+        inner = _Reader(self.path, value, self.tools)
+        turns, tokens = inner.number("turns", 1, 1000), inner.number("output_tokens", 1, 10_000_000)
+        seconds = inner.number("seconds", 0.001, 86_400)
+        self.faults.extend(f"limits.{fault}" for fault in inner.faults)
+        return AgentLimits(int(turns) if turns else None, seconds, int(tokens) if tokens else None)

@@ -1,0 +1,114 @@
+"""One loop of model and tools: a turn goes in, and what the agent said, made and left comes out."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from master_agent.errors import StepError
+from master_agent.threads import (
+    Call,
+    CallOptions,
+    CallRequest,
+    ModelToolCall,
+    Output,
+    Reply,
+    Thread,
+    ToolOutputs,
+    ToolSpec,
+    Turn,
+    UserTurn,
+)
+from master_agent.tools import ToolCall, ToolOutput, Use
+
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The last text, the outputs of all tools that succeeded in order, and the number of the last turn."""
+
+    text: str
+    outputs: tuple[ToolOutput, ...]
+    turns: int
+
+
+async def converse(
+    thread: Thread,
+    turn: UserTurn,
+    *,
+    call: Call,
+    use: Use,
+    options: CallOptions,
+    make: Callable[[ModelToolCall], ToolCall],
+    turns: int,
+    finish: frozenset[str] = frozenset(),
+) -> Outcome:
+    """Alternates model and tools until the run is over. All outputs of a round go back at once.
+
+    A round that wholly succeeded and holds a finish tool with `last: true` ends it without another request. StepError
+    when the model refuses, is cut off, or uses `turns` requests without coming to an end.
+    """
+    outputs: list[ToolOutput] = []
+    said: Turn = turn
+    for number in range(options.turn, options.turn + turns):
+        reply = await call(CallRequest(thread, said, replace(options, turn=number)))
+        if reply.status != "requires_action":
+            return Outcome(_completed(reply), tuple(outputs), number)
+        made = await _use_all(reply.calls, use, make, finish)
+        outputs += [output for _, output, _ in made if output.error is None]
+        if all(output.error is None for _, output, _ in made) and any(last for _, _, last in made):
+            return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number)
+        said = ToolOutputs(tuple(Output(asked.id, output.text) for asked, output, _ in made))
+    raise StepError(
+        f"the agent did not come to an end within {turns} turns",
+        hint="Ask for less in one step, or raise limits.turns in the agent's file.",
+        type="turn_limit",
+    )
+
+
+def with_last(spec: ToolSpec) -> ToolSpec:
+    """The tool as an agent sees it that may finish with it: one more argument, a required boolean."""
+    parameters = dict(spec.parameters)
+    said = {"type": "boolean", "description": "True when nothing remains to do after this call."}
+    parameters["properties"] = {**parameters.get("properties", {}), LAST: said}
+    parameters["required"] = [*parameters.get("required", []), LAST]
+    return replace(spec, parameters=parameters)
+
+
+async def _use_all(
+    calls: tuple[ModelToolCall, ...], use: Use, make: Callable[[ModelToolCall], ToolCall], finish: frozenset[str]
+) -> list[tuple[ModelToolCall, ToolOutput, bool]]:
+    async def one(asked: ModelToolCall) -> tuple[ModelToolCall, ToolOutput, bool]:
+        plain, last = _without_last(asked) if asked.name in finish else (asked, False)
+        return asked, await use(make(plain)), last
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(asked)) for asked in calls]
+    return [task.result() for task in tasks]
+
+
+def _without_last(asked: ModelToolCall) -> tuple[ModelToolCall, bool]:
+    try:
+        arguments = json.loads(asked.arguments)
+    except json.JSONDecodeError:
+        return asked, False
+    if not isinstance(arguments, dict) or LAST not in arguments:
+        return asked, False
+    last = arguments.pop(LAST)
+    return replace(asked, arguments=json.dumps(arguments, ensure_ascii=False)), last is True
+
+
+def _completed(reply: Reply) -> str:
+    match reply.status:
+        case "completed":
+            return reply.text
+        case "incomplete":
+            raise StepError(
+                f"the model's answer was cut off ({reply.reason or 'no reason given'})",
+                hint="Ask for less in one step, or raise limits.output_tokens in the agent's file.",
+                type="incomplete",
+            )
+        case "failed":
+            raise StepError(f"the model did not answer: {reply.reason or 'no reason given'}", type="refused")
+    raise StepError(f"the model's run ended as {reply.status}", type="refused")

@@ -1,0 +1,128 @@
+"""From a plan to the results of its steps: each starts the moment its last need is done, so many at once."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from master_agent.context import Inputs, Perform
+from master_agent.events import Event, StepFinished, StepStarted
+from master_agent.plan import AgentStep, Plan, Step
+from master_agent.results import StepResult
+
+Decision = Literal["go_on", "stop"]
+Decide = Callable[[Step, StepResult], Decision]
+
+
+def go_on(_step: Step, result: StepResult) -> Decision:
+    """After every step the run goes on, but for a key that no later request can do without."""
+    return "stop" if result.error is not None and result.error.type == "authentication" else "go_on"
+
+
+@dataclass
+class Dispatcher:
+    """Performs a plan once. `note` takes the events; `earlier` are results that stand already."""
+
+    plan: Plan
+    perform: Perform
+    note: Callable[[Event], object]
+    concurrency: int = 4
+    earlier: Mapping[str, StepResult] = field(default_factory=dict)
+    decide: Decide = go_on
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._steps: dict[str, Step] = {step.id: step for step in self.plan.plan}
+        self._place = {step_id: place for place, step_id in enumerate(self._steps)}
+        self._results: dict[str, StepResult] = {}
+        self._ready: deque[str] = deque()
+        self._running: set[str] = set()
+        self._stopped = False
+        self._graph = TopologicalSorter({step.id: step.needs for step in self.plan.plan})
+        self._graph.prepare()
+
+    async def run(self) -> Mapping[str, StepResult]:
+        """The results by step id, one for every step of the plan, when nothing can be started any more.
+
+        When it is cancelled, what runs is cancelled, what has not started is `not_started`, and both are written down.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._gather_ready()
+                self._start(group)
+        except* Exception as broken:  # what a step may raise is a result already: this is a bug, and goes on as itself
+            raise broken.exceptions[0] from None
+        finally:
+            for step in self.plan.plan:
+                if step.id not in self._results:
+                    self._finish(step, _result(step, "not_started", "the run ended before it could start"))
+        return self._results
+
+    def _gather_ready(self) -> None:
+        """Moves what has all its needs to the queue; what needs something that failed is skipped at once."""
+        while new := sorted(self._graph.get_ready(), key=self._place.__getitem__):
+            for step_id in new:
+                step = self._steps[step_id]
+                missing = next((need for need in step.needs if not self._results[need].usable), None)
+                if step_id in self.earlier:
+                    self._results[step_id] = self.earlier[step_id]
+                    self._graph.done(step_id)
+                elif missing is not None:
+                    why = f'it needs "{missing}", which {_ended(self._results[missing])}'
+                    self._finish(step, _result(step, "skipped", why))
+                    self._graph.done(step_id)
+                else:
+                    self._ready.append(step_id)
+
+    def _start(self, group: asyncio.TaskGroup) -> None:
+        while self._ready and len(self._running) < self.concurrency and not self._stopped:
+            step_id = self._ready.popleft()
+            self._running.add(step_id)
+            group.create_task(self._work(self._steps[step_id], group), name=step_id)
+
+    async def _work(self, step: Step, group: asyncio.TaskGroup) -> None:
+        began = self.clock()
+        agent, tool = _who(step)
+        self.note(StepStarted(step=step.id, attempt=1, agent=agent, tool=tool))
+        try:
+            result = await self.perform(step, self._inputs(step))
+        except asyncio.CancelledError:
+            seconds = self.clock() - began
+            cancelled = _result(step, "cancelled", "cancelled while it ran")
+            self._finish(step, cancelled.model_copy(update={"seconds": seconds}))
+            raise
+        self._finish(step, result.model_copy(update={"seconds": self.clock() - began}))
+        self._running.discard(step.id)
+        self._graph.done(step.id)
+        self._stopped = self._stopped or self.decide(step, result) == "stop"
+        self._gather_ready()
+        self._start(group)
+
+    def _inputs(self, step: Step) -> Inputs:
+        needed: Collection[str] = step.needs
+        if self.plan.order == "sequence":
+            needed = self._results.keys()
+        given = {need: self._results[need] for need in sorted(needed, key=self._place.__getitem__)}
+        return Inputs(given, self.plan.params)
+
+    def _finish(self, step: Step, result: StepResult) -> None:
+        self._results[step.id] = result
+        self.note(StepFinished(step=step.id, attempt=result.attempt, result=result))
+
+
+def _who(step: Step) -> tuple[str | None, str | None]:
+    return (step.agent, None) if isinstance(step, AgentStep) else (None, step.tool)
+
+
+def _result(step: Step, status: Literal["skipped", "cancelled", "not_started"], reason: str) -> StepResult:
+    agent, tool = _who(step)
+    return StepResult(status=status, reason=reason, agent=agent, tool=tool)
+
+
+def _ended(result: StepResult) -> str:
+    return {"failed": "failed", "skipped": "was skipped", "cancelled": "was cancelled"}.get(
+        result.status, "did not run"
+    )

@@ -1,0 +1,182 @@
+"""The layers around a request to a model, a use of a tool and a step; each takes a function and returns one like it."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from master_agent.context import Inputs, Perform
+from master_agent.errors import MasterAgentError, ModelError, ToolError
+from master_agent.events import ModelCalled, ModelReplied, TextDelta, ToolCalled, ToolReturned, Where
+from master_agent.journal import Journal
+from master_agent.plan import AgentStep, Step
+from master_agent.results import ErrorInfo, StepResult, Usage
+from master_agent.retry import RetryPolicy, retrying
+from master_agent.threads import Call, CallRequest, Reply, TextPiece
+from master_agent.tools import Tool, ToolCall, ToolOutput, Use
+
+Sleep = Callable[[float], Awaitable[None]]
+CANCELLED = ErrorInfo(type="cancelled", message="cancelled while it ran")
+
+
+def retried(call: Call, policy: RetryPolicy, sleep: Sleep = asyncio.sleep) -> Call:
+    """Tries a request again where that can help."""
+
+    async def call_again(request: CallRequest) -> Reply:
+        async def attempt(number: int) -> Reply:
+            return await call(replace(request, options=replace(request.options, attempt=number)))
+
+        return await retrying(attempt, policy, sleep=sleep)
+
+    return call_again
+
+
+def asked(journal: Journal, wire: str, default_model: str | None, clock: Callable[[], float] = time.monotonic) -> Call:
+    """The innermost layer around a model: sends the request, and writes down that it goes out and what comes back."""
+    numbers = itertools.count(1)
+
+    async def call(request: CallRequest) -> Reply:
+        options, thread = request.options, request.thread
+        call_id = f"m{next(numbers)}"
+        who = Where(step=options.step, attempt=options.attempt, call=call_id)
+        known, began = len(thread.state.items), clock()
+        called = ModelCalled(
+            **who,
+            agent=options.agent,
+            wire=wire,
+            model=thread.agent.model or default_model,
+            turn=options.turn,
+            input=request.turn.to_data(),
+        )
+        await journal.append(called)
+
+        def failed(error: ErrorInfo, retry_after: float | None = None) -> None:
+            seconds, used = clock() - began, Usage.unknown()
+            journal.note(
+                ModelReplied(**who, status="failed", usage=used, error=error, retry_after=retry_after, seconds=seconds)
+            )
+
+        reply: Reply | None = None
+        try:
+            async for part in thread.send(request.turn, options):
+                if isinstance(part, TextPiece):
+                    journal.tell(TextDelta(**who, text=part.text))
+                else:
+                    reply = part
+            if reply is None:
+                raise ModelError("the model's answer has no end", type="malformed_reply", retryable=True)
+        except MasterAgentError as error:
+            failed(ErrorInfo.of(error), getattr(error, "retry_after", None))
+            raise
+        except asyncio.CancelledError:
+            failed(CANCELLED)
+            raise
+        journal.note(
+            ModelReplied(
+                **who,
+                status=reply.status,
+                text=reply.text,
+                calls=[{"id": c.id, "name": c.name, "arguments": c.arguments} for c in reply.calls],
+                usage=reply.usage or Usage.unknown(),
+                remote_id=reply.remote_id,
+                reason=reply.reason,
+                ids=dict(thread.state.ids),
+                items=[dict(item) for item in thread.state.items[known:]],
+                seconds=clock() - began,
+            )
+        )
+        return reply
+
+    return call
+
+
+def written_down(
+    use: Use, journal: Journal, tools: dict[str, Tool], clock: Callable[[], float] = time.monotonic
+) -> Use:
+    """Writes the intent to use a tool before its effect, and what came of it after."""
+    numbers = itertools.count(1)
+
+    async def use_and_write(call: ToolCall) -> ToolOutput:
+        who = Where(step=call.step, attempt=call.inputs.attempt, call=f"t{next(numbers)}")
+        effects, began = sorted(tools[call.tool].effects), clock()
+        intent = ToolCalled(**who, tool=call.tool, arguments=call.values, effects=[str(effect) for effect in effects])
+        if effects in ([], ["read"]):
+            journal.note(intent)
+        else:
+            await journal.append(intent)
+        try:
+            output = await use(call)
+        except asyncio.CancelledError:
+            journal.note(ToolReturned(**who, tool=call.tool, error=CANCELLED, seconds=clock() - began))
+            raise
+        journal.note(
+            ToolReturned(
+                **who,
+                tool=call.tool,
+                text=output.text,
+                data=output.data,
+                artifacts=output.artifacts,
+                usage=output.usage,
+                error=output.error,
+                seconds=clock() - began,
+            )
+        )
+        return output
+
+    return use_and_write
+
+
+def settled(use: Use) -> Use:
+    """Whatever a tool raises becomes an output that says so."""
+
+    async def use_settled(call: ToolCall) -> ToolOutput:
+        try:
+            return await use(call)
+        except MasterAgentError as error:
+            return ToolOutput.failed(error)
+        except Exception as error:  # a stranger's tool may raise anything; the model is told, the run goes on
+            message = f"the tool {call.tool} broke: {type(error).__name__}: {error}"
+            return ToolOutput.failed(ToolError(message))
+
+    return use_settled
+
+
+def in_time(use: Use, tools: dict[str, Tool]) -> Use:
+    """Holds each tool to its own seconds."""
+
+    async def use_in_time(call: ToolCall) -> ToolOutput:
+        seconds = tools[call.tool].timeout
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                return await use(call)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise ToolError(f"the tool {call.tool} took longer than {seconds:g} seconds") from None
+
+    return use_in_time
+
+
+def deadline(perform: Perform, seconds: float) -> Perform:
+    """Holds each step to its seconds; one that takes longer is cancelled and has failed."""
+
+    async def perform_in_time(step: Step, inputs: Inputs) -> StepResult:
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                return await perform(step, inputs)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        error = ErrorInfo(
+            type="step_timeout",
+            message=f"the step took longer than {seconds:g} seconds",
+            hint="Give it more time with --step-timeout SECONDS.",
+        )
+        agent = step.agent if isinstance(step, AgentStep) else None
+        tool = None if isinstance(step, AgentStep) else step.tool
+        return StepResult(status="failed", reason=error.message, agent=agent, tool=tool, error=error)
+
+    return perform_in_time

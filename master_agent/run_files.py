@@ -1,0 +1,93 @@
+"""From what tools want saved to files in the workspace, each reported to the run that made it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from master_agent.errors import FileRefusedError
+from master_agent.results import Artifact
+from master_agent.workspace import Workspace
+
+INLINE = 1024 * 1024  # bytes; more than that is written in a thread
+MOST_NAMES = 10_000
+
+Report = Callable[[Artifact, str | None, str | None], Awaitable[None]]
+"""Told of each file: what was written, the SHA-256 of what was there before, the step."""
+
+
+class RunFiles:
+    """The files of one run. It knows which paths this run made; `made` are those of its earlier processes.
+
+    Saves come one after the other, so that what was there before is true when it is reported.
+    """
+
+    def __init__(self, workspace: Workspace, report: Report, made: Collection[str] = ()) -> None:
+        self._workspace = workspace
+        self._report = report
+        self._made = set(made)
+        self._turn = asyncio.Lock()
+
+    def for_step(self, step_id: str | None) -> "StepFiles":
+        """What a step's tools save with."""
+        return StepFiles(self, step_id)
+
+    async def save(self, path: str, content: bytes, *, overwrite: bool, step: str | None) -> Artifact:
+        """Writes the file. One that this run did not make is kept, with FileRefusedError, unless `overwrite`."""
+        name = self._workspace.name(path)
+        async with self._turn:
+            replace = overwrite or name in self._made
+            if not replace and self._workspace.exists(name):
+                raise FileRefusedError(
+                    f'"{name}" exists already and was not made by this run; pass overwrite: true to replace it, '
+                    "or choose another name"
+                )
+            return await _unbroken(self._write(name, content, step, replace=replace))
+
+    async def save_new(self, stem: str, suffix: str, content: bytes, *, step: str | None) -> Artifact:
+        """Writes the file under the first free name: stem.suffix, stem-2.suffix, …"""
+        ending = "." + suffix.removeprefix(".")
+        async with self._turn:
+            for number in range(1, MOST_NAMES):
+                name = self._workspace.name(f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}")
+                if not self._workspace.exists(name):
+                    return await _unbroken(self._write(name, content, step, replace=False))
+        raise FileRefusedError(f'"{stem}{ending}" and {MOST_NAMES:,} names like it are taken; choose another name')
+
+    async def _write(self, name: str, content: bytes, step: str | None, *, replace: bool) -> Artifact:
+        before = self._workspace.digest(name) if replace else None
+        if len(content) <= INLINE:
+            artifact = self._workspace.write(name, content, replace=replace)
+        else:
+            artifact = await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
+        self._made.add(artifact.path)
+        await self._report(artifact, before, step)
+        return artifact
+
+
+@dataclass(frozen=True)
+class StepFiles:
+    """Saves files for one step."""
+
+    files: RunFiles
+    step: str | None
+
+    async def save(self, path: str, content: bytes, *, overwrite: bool) -> Artifact:
+        """Writes the file whole or not at all. A file that this run did not make needs `overwrite`."""
+        return await self.files.save(path, content, overwrite=overwrite, step=self.step)
+
+    async def save_new(self, stem: str, suffix: str, content: bytes) -> Artifact:
+        """Writes the file under the first free name: stem.suffix, stem-2.suffix, …"""
+        return await self.files.save_new(stem, suffix, content, step=self.step)
+
+
+async def _unbroken(work: Coroutine[Any, Any, Artifact]) -> Artifact:
+    """Does the work to its end even when cancelled meanwhile: a file that was written is always reported."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody warns of it
+        raise

@@ -1,0 +1,318 @@
+"""The one folder a run may touch: every path is opened beneath it, or refused with a reason.
+
+No path is compared as a string to decide where it leads. The kernel resolves it beneath the folder (`openat2`), or it
+is walked name by name without following a link. Links are refused even where they stay inside: a link would be a second
+name for a file that may not be touched, such as `.env`.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from master_agent.beneath import FOLDER, kind, made_folder, open_root, opener, put
+from master_agent.errors import FileRefusedError
+from master_agent.plan import suggestion
+from master_agent.results import Artifact
+
+if TYPE_CHECKING:
+    import mimetypes
+
+READ_LIMIT = 10 * 1024 * 1024  # bytes of one file
+SCAN_LIMIT = 20_000  # names that one listing looks at
+NAME_LIMIT = 255  # bytes of one name
+PATH_LIMIT = 4_000  # bytes of a whole path
+
+_SECRETS = re.compile(
+    r"""\.git | \.master-agent(-.*)? | \.ssh | \.gnupg | \.aws | \.netrc | \.pypirc | \.npmrc | \.git-credentials
+      | \.env(?!\.(example|sample|template)$).* | id_(rsa|dsa|ecdsa|ed25519)(_sk)? | .*\.(pem|key|p12|pfx|ppk|jks|kdbx)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+)
+# Python versions differ in these, and results must not.
+_OWN_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".md": "text/markdown",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+    ".toml": "application/toml",
+    ".py": "text/x-python",
+    ".ts": "text/x-typescript",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file beneath the workspace and its size."""
+
+    path: str
+    bytes: int
+
+
+class Workspace:
+    """Reading and writing beneath one folder; close it, or use it as a context manager.
+
+    SettingsError when the folder is missing, is no folder or cannot be written to. Every other refusal is a
+    FileRefusedError whose message says what to do instead. `walk` forces the way that needs no `openat2`.
+    """
+
+    def __init__(self, root: Path, *, walk: bool = False) -> None:
+        self.root = root.absolute()
+        self._fd = open_root(root)
+        self._open = opener(self._fd, walk=walk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the folder back; a second time does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def name(self, path: str) -> str:
+        """The path as results spell it (`./a//b` is `a/b`); FileRefusedError when it names no file to touch."""
+        name = _normal(path)
+        if name == ".":
+            raise FileRefusedError(f'"{path}" is the workspace itself; name a file in it')
+        return name
+
+    def read(self, path: str, limit: int = READ_LIMIT) -> bytes:
+        """The bytes of a file that holds no more than `limit`."""
+        with self._regular(path) as (fd, size):
+            if size > limit:
+                raise FileRefusedError(f'"{path}" holds {size:,} bytes; no more than {limit:,} are read')
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                content = file.read(limit + 1)
+            if len(content) > limit:
+                raise FileRefusedError(f'"{path}" holds more than {limit:,} bytes')
+            return content
+
+    def exists(self, path: str) -> bool:
+        """Whether anything has that name: a file, a folder, a link that leads nowhere."""
+        folder, _, base = self.name(path).rpartition("/")
+        try:
+            with self._folder(folder or ".") as fd:
+                os.stat(base, dir_fd=fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _refusal(path, error) from None
+        return True
+
+    def digest(self, path: str) -> str | None:
+        """The SHA-256 of the file's bytes, in hex; None when nothing has that name."""
+        if not self.exists(path):
+            return None
+        with self._regular(path) as (fd, _), os.fdopen(fd, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def write(self, path: str, content: bytes, *, replace: bool = True) -> Artifact:
+        """Writes the file whole or not at all, with the folders above it; an existing file keeps its mode.
+
+        With `replace=False` a file of that name stays as it is and FileRefusedError is raised, even when it appears
+        in the last moment.
+        """
+        name = self.name(path)
+        folder, _, base = name.rpartition("/")
+        try:
+            fd = made_folder(self._fd, folder)
+            try:
+                put(fd, base, content, replace=replace)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _refusal(path, error, "written") from None
+        digest = hashlib.sha256(content).hexdigest()
+        return Artifact(path=name, media_type=media_type(name, content), bytes=len(content), sha256=digest)
+
+    def entries(self, folder: str = ".", most: int = 500) -> list[Entry]:
+        """The files beneath a folder, sorted by path; when there are more than `most`, the less deep ones.
+
+        Links are not followed, and files that may not be touched are left out.
+        """
+        start = _normal(folder)
+        found: list[Entry] = []
+        waiting = deque([start])
+        looked = 0
+        while waiting and len(found) < most and looked < SCAN_LIMIT:
+            here = waiting.popleft()
+            try:
+                folders, files, seen = self._scan(here, SCAN_LIMIT - looked)
+            except OSError as error:
+                if here == start:
+                    raise self._missing(folder, error) from None
+                continue  # it went away, or is not ours to read
+            looked += seen
+            found += files[: most - len(found)]
+            waiting.extend(folders)
+        return sorted(found, key=lambda entry: entry.path)
+
+    def _scan(self, folder: str, most: int) -> tuple[list[str], list[Entry], int]:
+        """The folders and files in one folder, and how many names were looked at."""
+        folders: list[str] = []
+        files: list[Entry] = []
+        seen = 0
+        above = "" if folder == "." else folder + "/"
+        with self._folder(folder) as fd, os.scandir(fd) as items:
+            for item in islice(items, most):
+                seen += 1
+                if _fault(item.name):
+                    continue
+                with suppress(FileNotFoundError):
+                    about = item.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(about.st_mode):
+                        folders.append(above + item.name)
+                    elif stat.S_ISREG(about.st_mode):
+                        files.append(Entry(above + item.name, about.st_size))
+        return sorted(folders), sorted(files, key=lambda entry: entry.path), seen
+
+    @contextmanager
+    def _folder(self, folder: str) -> Iterator[int]:
+        fd = self._open(folder, FOLDER)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _regular(self, path: str) -> Iterator[tuple[int, int]]:
+        """A regular file opened for reading, and its size."""
+        name = self.name(path)
+        try:
+            fd = self._open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # a FIFO must not hang us
+        except OSError as error:
+            raise self._missing(path, error) from None
+        try:
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
+                raise FileRefusedError(f'"{path}" is {kind(about.st_mode)}, not a file')
+            yield fd, about.st_size
+        except OSError as error:
+            raise _refusal(path, error) from None
+        finally:
+            os.close(fd)
+
+    def _missing(self, path: str, error: OSError) -> FileRefusedError:
+        """The refusal; where nothing has that name, with the nearest names that exist."""
+        if error.errno == errno.ENOENT and path != ".":
+            return FileRefusedError(f'"{path}" does not exist{suggestion(path, (e.path for e in self.entries()))}')
+        return _refusal(path, error)
+
+
+def image_type(content: bytes) -> str | None:
+    """The media type of a picture, told by its first bytes."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
+
+
+def media_type(path: str, content: bytes) -> str:
+    """The media type: of a picture by its bytes, of everything else by its name, or else by being text or not."""
+    picture = image_type(content)
+    if picture:
+        return picture
+    guessed, encoding = _types().guess_type(path)
+    # A picture was told by its bytes; what only has a picture's name is none. SVG is text and has no first bytes.
+    if guessed and not encoding and (guessed == "image/svg+xml" or not guessed.startswith("image/")):
+        return guessed
+    try:
+        return "application/octet-stream" if "\0" in content.decode() else "text/plain"
+    except UnicodeDecodeError:
+        return "application/octet-stream"
+
+
+@cache
+def _types() -> "mimetypes.MimeTypes":
+    import mimetypes
+
+    types = mimetypes.MimeTypes()  # not the module's table, into which the machine's own files are read
+    for suffix, own in _OWN_TYPES.items():
+        types.add_type(own, suffix)
+    return types
+
+
+def _normal(path: str) -> str:
+    """The path without `.` and double slashes; FileRefusedError with the reason why it may not be touched."""
+    fault = None
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not path:
+        fault = "it is empty"
+    elif path.startswith("/"):
+        fault = "it is absolute; paths are relative to the workspace"
+    elif ".." in parts:
+        fault = 'it holds ".."; paths stay beneath the workspace'
+    elif len(path.encode(errors="surrogatepass")) > PATH_LIMIT:
+        fault = f"it is longer than {PATH_LIMIT:,} bytes"
+    else:
+        fault = next(filter(None, map(_fault, parts)), None)
+    if fault:
+        raise FileRefusedError(f"{_shown(path)} may not be touched: {fault}")
+    return "/".join(parts) or "."
+
+
+def _fault(name: str) -> str | None:
+    """Why no file or folder of that name may be touched, if so."""
+    try:
+        if len(name.encode()) > NAME_LIMIT:
+            return f"a name in it is longer than {NAME_LIMIT} bytes"
+    except UnicodeEncodeError:
+        return "it is not Unicode text"
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        return "it holds a control character"
+    # Some file systems take names as equal that differ in case, in invisible characters or in their composition.
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
+    if _SECRETS.fullmatch(plain):
+        return f'"{name}" may hold secrets, or steers what others run; choose another name'
+    return None
+
+
+def _shown(path: str) -> str:
+    shown = ascii(path)[1:-1] if not path.isprintable() else path
+    return f'"{shown}"' if len(shown) <= 120 else f'"{shown[:117]}…"'
+
+
+def _refusal(path: str, error: OSError, verb: str = "read") -> FileRefusedError:
+    """What an error of the system means for the path, in words."""
+    match error.errno:
+        case errno.ELOOP | errno.EXDEV:
+            reason = "is a link or lies behind one, and links are not followed; name the file itself"
+        case errno.ENOENT:
+            reason = "does not exist"
+        case errno.ENOTDIR:
+            reason = "lies in something that is not a folder, or is not one itself"
+        case errno.EISDIR:
+            reason = "is a folder; name a file"
+        case errno.ENXIO | errno.ENODEV:
+            reason = "is a socket or a device, not a file"
+        case errno.EEXIST:
+            reason = "exists already; choose another name"
+        case _:
+            reason = f"cannot be {verb}: {error.strerror or error}"
+    return FileRefusedError(f"{_shown(path)} {reason}")

@@ -30,6 +30,7 @@ def project(state: State) -> RunResult:
         task=state.task,
         params=state.params,
         status=state.status or conclude(state),
+        order=state.plan.order if state.plan else None,
         plan=plan,
         results=dict(sorted(state.results.items(), key=lambda item: order.get(item[0], len(order)))),
         final=final_text(state),

@@ -167,7 +167,7 @@ class _Checker:
                 hint='The smallest plan is {"plan": [{"agent": "code", "prompt": "…"}]}.',
             )
         if raw.get("kind") == "result":
-            raw = {name: raw[name] for name in ("task", "params", "plan") if name in raw}
+            raw = {name: raw[name] for name in ("task", "params", "order", "plan") if name in raw}
         steps = raw["plan"]
         if not steps:
             raise PlanError("the plan has no steps")

@@ -120,6 +120,7 @@ class RunResult(Contract):
     task: str | None = None
     params: dict[str, str] = Field(default_factory=dict)
     status: RunStatus
+    order: Literal["sequence", "graph"] | None = None
     plan: tuple[dict[str, JsonValue], ...] = ()
     results: dict[str, StepResult] = Field(default_factory=dict)
     final: str = ""

@@ -1,0 +1,57 @@
+"""One rewrite of argv: what is a command, what is a task, and what is neither."""
+
+import difflib
+import shlex
+from collections.abc import Sequence
+
+from master_agent.errors import UsageError
+
+TASK = "task"  # the hidden command that runs a task in words
+COMMANDS = ("plan", "run", "check", "schema", "agents", "tools", "doctor", "init", "demo")
+_OF_THE_PROGRAM = ("--help", "-h", "--version", "-V", "--install-completion", "--show-completion")
+
+
+def rewrite(argv: Sequence[str]) -> list[str]:
+    """argv with its command first. The first argument is a command only if it equals one; all else is a task.
+
+    UsageError for a lone word that is near a command's name: it is more likely a slip than a task worth money.
+    """
+    if not argv:
+        return ["--help"]
+    first = argv[0]
+    if first in COMMANDS or first in _OF_THE_PROGRAM:
+        return list(argv)
+    before, dashes, after = _split(argv)
+    words = [word for word in before if not word.startswith("-") or word == "-"]
+    if not dashes and len(words) == 1 and first == words[0]:
+        near = difflib.get_close_matches(first.lower(), COMMANDS, n=1, cutoff=0.7)
+        if near and " " not in first.strip():
+            raise UsageError(
+                f'"{first}" is no command; did you mean: master-agent {near[0]}',
+                hint=f"If it is a task: master-agent -- {shlex.quote(first)}",
+            )
+    return [TASK, *before, *(["--", *after] if dashes else [])]
+
+
+def one_task(words: Sequence[str]) -> str:
+    """The task that the words are; UsageError when they are none, or loose."""
+    if not words:
+        raise UsageError("there is no task", hint='Say what shall be done: master-agent "Make a landing page"')
+    if len(words) > 1:
+        if words[0] in COMMANDS:
+            raise UsageError(
+                f"options come after the command: master-agent {words[0]} …",
+                hint=f"master-agent {shlex.join(words)} --yes, for example",
+            )
+        quoted = '"' + " ".join(words).replace('"', '\\"') + '"'
+        raise UsageError("a task is one argument, in quotes", hint=f"master-agent {quoted}")
+    if not words[0].strip():
+        raise UsageError("the task is empty", hint='Say what shall be done: master-agent "Make a landing page"')
+    return words[0]
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:
+    if "--" not in argv:
+        return list(argv), False, []
+    at = list(argv).index("--")
+    return list(argv[:at]), True, list(argv[at + 1 :])

@@ -1,0 +1,99 @@
+"""`demo`: no key, no network. Scripted replies drive the real planner, dispatcher, agents and tools."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from master_agent.cli import exit_codes, session, streams
+from master_agent.cli.build import Order
+from master_agent.cli.options import Options, with_options
+from master_agent.errors import UsageError
+from master_agent.plan import suggestion
+
+SCRIPTS = Path(__file__).parent.parent / "demos"
+FOLDER = "master-agent-demo"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A script with its title and its task."""
+
+    name: str
+    title: str
+    task: str
+    script: Path
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("demo", help=_HELP)(demo)
+
+
+_HELP = """Shows a whole run without key or network: the model's replies are scripted, everything else is real.
+
+\b
+Examples:
+  master-agent demo
+  master-agent demo --list
+  master-agent demo trip
+"""
+
+
+@with_options("workspace", "state_dir", "concurrency", "log_file")
+def demo(
+    options: Options,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", show_default=False)] = "landing",
+    *,
+    list_demos: Annotated[bool, typer.Option("--list", help="list the demos", show_default=False)] = False,
+) -> int:
+    demos = load_demos()
+    if list_demos:
+        for each in demos.values():
+            streams.write(f"{each.name:<10} {each.title}")
+        return exit_codes.DONE
+    if name not in demos:
+        raise UsageError(f'no demo "{name}"{suggestion(name, demos)}')
+    chosen = demos[name]
+    folder = Path(str(options.flags["workspace"])) if options.flags.get("workspace") else fresh_folder(Path.cwd())
+    if not options.for_programs and not options.quiet:
+        streams.say(f'Demo "{chosen.name}": {chosen.title}.')
+        streams.say("The model's replies are scripted; planner, dispatcher, agents, tools and files are real.")
+        streams.say(f"Task: {chosen.task}")
+        streams.say(f"Folder: {folder}\n")
+    flags = {**options.flags, "script": str(chosen.script), "image_provider": "placeholder", "workspace": str(folder)}
+    settings = session.settings_of(replace(options, flags=flags))
+    order = Order(task=chosen.task)
+    return session.run(
+        options, settings, session.builtin_team(), order, lambda master: master.run_task(chosen.task, {}), yes=True
+    )
+
+
+def load_demos() -> dict[str, Demo]:
+    """The demos by name; each script's first line says what it shows."""
+    demos: dict[str, Demo] = {}
+    for script in sorted(SCRIPTS.glob("*.jsonl")):
+        with script.open(encoding="utf-8") as lines:
+            head = json.loads(lines.readline())
+        demos[script.stem] = Demo(script.stem, head["title"], head["task"], script)
+    return demos
+
+
+def fresh_folder(parent: Path) -> Path:
+    """A new folder for one demo: what an earlier one made is left alone."""
+    number = 1
+    while True:
+        folder = parent / (FOLDER if number == 1 else f"{FOLDER}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise UsageError(
+                f"the demo needs a folder to work in, and {folder} cannot be made: {error.strerror}",
+                hint="Name one that exists: master-agent demo --workspace DIR",
+            ) from None
+        else:
+            return folder

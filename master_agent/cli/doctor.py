@@ -1,0 +1,171 @@
+"""`doctor`: what is there, what is missing and what to do about it. Each "found" was contacted in this very call."""
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+
+from master_agent import __version__
+from master_agent.cli import build, exit_codes, session, streams
+from master_agent.cli.options import Options, with_options
+from master_agent.errors import MasterAgentError
+from master_agent.settings import PREFIX, Settings, config_folder, state_folder, table
+
+Status = Literal["found", "missing", "wrong", "note"]
+SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    message: str
+    hint: str | None = None
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("doctor", help=_HELP)(doctor)
+
+
+_HELP = """Looks at keys, servers, image providers and folders, and says what to do about what is missing.
+
+Contacts each service that it calls found; shows no secret. Exit code 0 when there is a model to talk to, else 4.
+"""
+
+
+@with_options(
+    "model", "openai_base_url", "wire", "script", "image_provider", "workspace", "state_dir", output=("json",)
+)
+def doctor(options: Options) -> int:
+    settings = session.settings_of(options)
+    findings = asyncio.run(_look(settings))
+    if options.json:
+        body = {"kind": "doctor", "version": 1, "program": __version__, "findings": [asdict(f) for f in findings]}
+        streams.print_json(body)
+    else:
+        for finding in findings:
+            streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}")
+            if finding.hint and finding.status != "found":
+                streams.write(f"         {finding.hint}")
+    ready = any(finding.name == "model" and finding.status == "found" for finding in findings)
+    return exit_codes.DONE if ready else exit_codes.NO_MODEL
+
+
+_MARKS = {"found": "ok", "missing": "missing", "wrong": "WRONG", "note": "note"}
+
+
+async def _look(settings: Settings) -> list[Finding]:
+    here = f"master-agent {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    findings = [Finding("program", "found", here), _team(), _config(), *_strays()]
+    findings += [Finding("settings", "note", notice) for notice in settings.notices]
+    findings += [_workspace(settings), _journal(settings)]
+    findings += [_model_choice(settings)]
+    findings += await asyncio.gather(_safely("model", _model, settings), _safely("pictures", _pictures, settings))
+    return findings
+
+
+async def _safely(name: str, look: Callable[[Settings], Awaitable[Finding]], settings: Settings) -> Finding:
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await look(settings)
+    except MasterAgentError as error:
+        status: Status = "missing" if error.type in ("no_model", "missing_token") else "wrong"
+        return Finding(name, status, error.message, error.hint)
+    except TimeoutError:
+        return Finding(
+            name, "wrong", f"no answer within {SECONDS:g} seconds", "Is the server up, and the address right?"
+        )
+
+
+def _team() -> Finding:
+    try:
+        team = session.team()
+    except MasterAgentError as error:
+        return Finding("agents", "wrong", error.message, error.hint)
+    return Finding("agents", "found", f"{', '.join(team.agents)}; tools: {', '.join(team.tools)}")
+
+
+def _config() -> Finding:
+    path = config_folder(os.environ) / "config.toml"
+    if path.is_file():
+        return Finding("config", "found", str(path))
+    return Finding("config", "note", f"none at {path}", "master-agent init writes one.")
+
+
+def _strays() -> list[Finding]:
+    """Variables that look like settings and are none."""
+    known = {setting.variable for setting in table().values()} | {f"{PREFIX}CONFIG_DIR"}
+    strays = [name for name in sorted(os.environ) if name.startswith(PREFIX) and name not in known]
+    return [Finding("environment", "wrong", f"{name} is no setting", "See the README's table.") for name in strays]
+
+
+def _workspace(settings: Settings) -> Finding:
+    from master_agent.workspace import Workspace
+
+    try:
+        with Workspace(settings.workspace):
+            return Finding("workspace", "found", str(settings.workspace.resolve()))
+    except MasterAgentError as error:
+        return Finding("workspace", "wrong", error.message, error.hint)
+
+
+def _journal(settings: Settings) -> Finding:
+    from master_agent.journal import Journal
+
+    path = state_folder(settings) / "journal.db"
+    try:
+        Journal(path, "doctor").close()
+    except MasterAgentError as error:
+        return Finding("journal", "wrong", error.message, error.hint)
+    return Finding("journal", "found", str(path))
+
+
+def _model_choice(settings: Settings) -> Finding:
+    if settings.script is not None:
+        return Finding("wire", "note", "scripted: replies come from a file, no model is asked")
+    origin = settings.origins
+    address = settings.openai_base_url or "OpenAI's own address"
+    return Finding("wire", "note", f"chat, at {address} ({origin['openai_base_url']}), key: {_key(settings)}")
+
+
+def _key(settings: Settings) -> str:
+    return f"from {settings.origins['openai_api_key']}" if settings.openai_api_key else "none"
+
+
+async def _model(settings: Settings) -> Finding:
+    wire, model, planner_model = await build.make_wire(settings)
+    try:
+        if settings.script is not None:
+            return Finding("model", "found", f"the script {settings.script}")
+        began = time.monotonic()
+        offered: list[str] = await wire.models()  # type: ignore[attr-defined]
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+    finally:
+        await wire.close()
+    for wanted in (model, planner_model):
+        if wanted and offered and wanted not in offered:
+            message = f"the server answers, but does not offer {wanted}; it offers {', '.join(offered[:12])}"
+            return Finding("model", "wrong", message, "Choose one: --model NAME --planner-model NAME")
+    return Finding("model", "found", f"agents: {model}, planner: {planner_model}; answered in {took}")
+
+
+async def _pictures(settings: Settings) -> Finding:
+    if settings.image_provider == "placeholder":
+        return Finding("pictures", "found", "placeholder: drawn offline")
+    from master_agent.fetch import Fetcher
+
+    fetcher = Fetcher(settings.allow_host)
+    try:
+        provider = build.make_images(settings, fetcher)
+        account = await provider.check()  # type: ignore[attr-defined]
+    finally:
+        await fetcher.close()
+    return Finding("pictures", "found", f"{provider.name}: {account}; model {settings.image_model}")

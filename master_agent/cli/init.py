@@ -1,0 +1,109 @@
+"""`init`: asks for keys and models, and writes `.env` of the current folder and the user's config."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+
+from master_agent.cli import exit_codes, streams
+from master_agent.cli.options import Options, with_options
+from master_agent.errors import SettingsError, UsageError
+from master_agent.settings import config_folder, table
+
+_SECRETS = ("openai_api_key", "replicate_api_token")
+_CHOICES = ("model", "planner_model", "image_provider")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("init", help=_HELP)(init)
+
+
+_HELP = """Asks for keys and models. Keys go to .env of this folder, choices to your config file.
+
+Press Enter to leave a thing as it is.
+"""
+
+
+@with_options(output=())
+def init(options: Options) -> int:  # noqa: ARG001
+    if not streams.interactive():
+        raise UsageError(
+            "init asks questions, and there is no terminal to ask at",
+            hint="Copy .env.example to .env and fill it in instead.",
+        )
+    names = table()
+    env = Path.cwd() / ".env"
+    streams.say(f"Keys are written to {env}, which only you can read. Press Enter to leave a thing as it is.")
+    keys = {names[name].variable: _ask(names[name].variable, secret=True) for name in _SECRETS[:1]}
+    keys["OPENAI_BASE_URL"] = _ask("OPENAI_BASE_URL (for a server other than OpenAI's)")
+    keys |= {names[name].variable: _ask(names[name].variable, secret=True) for name in _SECRETS[1:]}
+    given = {name: value for name, value in keys.items() if value}
+    if given:
+        write_env(env, given)
+        streams.say(f"wrote {', '.join(given)} to {env}")
+        _warn_of_git(env)
+    config = config_folder(os.environ) / "config.toml"
+    choices = {name: _choice(name) for name in _CHOICES}
+    chosen = {name: value for name, value in choices.items() if value}
+    if chosen:
+        write_config(config, chosen)
+        streams.say(f"wrote {', '.join(chosen)} to {config}")
+    streams.say("See whether all is well: master-agent doctor")
+    return exit_codes.DONE
+
+
+def _choice(name: str) -> str:
+    """An answer that the setting takes; asked again until it is one."""
+    setting = table()[name]
+    while True:
+        given = _ask(f"{name}: {setting.help}" + (f" ({', '.join(setting.choices)})" if setting.choices else ""))
+        try:
+            if given:
+                setting.read(given, name)
+        except SettingsError as error:
+            streams.say(error.message)
+            continue
+        return given
+
+
+def _ask(question: str, *, secret: bool = False) -> str:
+    answer: str = typer.prompt(question, default="", show_default=False, hide_input=secret, err=True)
+    return answer.strip()
+
+
+def write_env(path: Path, values: Mapping[str, str]) -> None:
+    """Sets variables in a .env file and keeps its other lines; only its owner can read it."""
+    from dotenv import set_key
+
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        for name, value in values.items():
+            set_key(path, name, value, quote_mode="auto")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def write_config(path: Path, values: Mapping[str, str]) -> None:
+    """Sets keys in a TOML file and keeps its other lines and its comments."""
+    import tomlkit
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+        document.update(values)
+        path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be written: {error}") from None
+
+
+def _warn_of_git(env: Path) -> None:
+    folder = next((f for f in (env.parent, *env.parent.parents) if (f / ".git").exists()), None)
+    if folder is None:
+        return
+    ignored = folder / ".gitignore"
+    lines = ignored.read_text(encoding="utf-8", errors="replace").splitlines() if ignored.is_file() else []
+    if not {".env", "/.env", "*.env", ".env*"} & {line.strip() for line in lines}:
+        streams.say(f"This folder is under git and {ignored} does not name .env: add it, or your keys get committed.")

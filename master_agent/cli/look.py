@@ -1,0 +1,190 @@
+"""The commands that only look: `check`, `schema`, `agents`, `tools`; and `agents run`, one agent without a planner."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from master_agent.catalogue import Agent
+from master_agent.cli import arguments, exit_codes, session, streams
+from master_agent.cli.build import Order, builtin
+from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.work import PlanFile, read_plan
+from master_agent.errors import UsageError
+from master_agent.plan import AgentStep, Plan, suggestion
+
+_JSON = ("json",)
+AgentName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.command("check", help="Checks a plan and names every fault at once; runs nothing.")(check)
+    app.command("schema", help="Prints the JSON Schema of plans, results or events.")(schema)
+    agents = typer.Typer(
+        help="Lists the agents; shows or runs one.", rich_markup_mode=None, invoke_without_command=True
+    )
+    agents.callback()(list_agents)
+    agents.command("show", help="Prints an agent's file.")(show_agent)
+    agents.command("run", help=_RUN_HELP)(run_agent)
+    app.add_typer(agents, name="agents")
+    app.command("tools", help="Lists the tools with their effects and arguments.")(list_tools)
+
+
+_RUN_HELP = """Gives one agent one prompt, without a planner.
+
+\b
+Example:
+  master-agent agents run code "A Python function that parses ISO dates"
+"""
+
+
+@with_options(output=_JSON)
+def check(options: Options, plan: PlanFile) -> int:
+    team = session.team()
+    checked = read_plan(plan, team, {})
+    if options.json:
+        streams.print_json(checked.model_dump(mode="json", by_alias=True))
+    else:
+        count = len(checked.plan)
+        streams.write(f"{plan}: a good plan of {count} step{'' if count == 1 else 's'} ({checked.order})")
+    return exit_codes.DONE
+
+
+@with_options(output=())
+def schema(
+    options: Options,  # noqa: ARG001
+    of: Annotated[Literal["plan", "result", "event"], typer.Argument(metavar="plan|result|event")],
+) -> int:
+    from master_agent.events import EVENT
+    from master_agent.results import RunResult
+
+    schemas: dict[str, Any] = {
+        "plan": _plan_schema,
+        "result": lambda: RunResult.model_json_schema(mode="serialization"),
+        "event": lambda: EVENT.json_schema(mode="serialization"),
+    }
+    streams.print_json(schemas[of]())
+    return exit_codes.DONE
+
+
+def _plan_schema() -> dict[str, Any]:
+    """The plan as a person may write it: ids, order and needs may be left out."""
+    written: dict[str, Any] = Plan.model_json_schema(mode="validation")
+    for name in ("AgentStep", "ToolStep"):
+        step = written["$defs"][name]
+        step["required"] = [field for field in step["required"] if field != "id"]
+        needs = step["properties"]["needs"]
+        step["properties"]["needs"] = {"anyOf": [{k: v for k, v in needs.items() if k != "default"}, {"type": "null"}]}
+    written["properties"]["order"].pop("default", None)
+    return written
+
+
+@with_options(output=_JSON)
+def list_agents(options: Options, context: typer.Context) -> int:
+    if context.invoked_subcommand is not None:
+        return exit_codes.DONE
+    agents = session.team().agents
+    if options.json:
+        streams.print_json([_agent_data(agent) for agent in agents.values()])
+        return exit_codes.DONE
+    _table(("agent", "what it does", "tools", "from"), [_agent_row(agent) for agent in agents.values()])
+    return exit_codes.DONE
+
+
+@with_options(output=_JSON)
+def show_agent(options: Options, name: AgentName) -> int:
+    agent = _agent(name)
+    if options.json:
+        streams.print_json({**_agent_data(agent), "instructions": agent.instructions})
+    else:
+        assert agent.source is not None
+        streams.write(agent.source.read_text(encoding="utf-8").rstrip("\n"))
+    return exit_codes.DONE
+
+
+@with_options(*EVERYTHING)
+def run_agent(
+    options: Options,
+    name: AgentName,
+    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", show_default=False)] = None,
+) -> int:
+    agent = _agent(name)
+    text = arguments.one_task(prompt or [])
+    step_id = agent.name.replace("-", "_")
+    plan = Plan(task=text, plan=(AgentStep(id=step_id, agent=agent.name, prompt=text.replace("${", "$${")),))
+    order = Order(task=text, planner=False)
+    settings = session.settings_of(options)
+    return session.run(options, settings, session.team(), order, lambda master: master.run_plan(plan), yes=True)
+
+
+@with_options(output=_JSON)
+def list_tools(options: Options) -> int:
+    tools = session.team().tools
+    if options.json:
+        streams.print_json(
+            [
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "effects": sorted(tool.effects),
+                    "parameters": tool.parameters,
+                }
+                for tool in tools.values()
+            ]
+        )
+        return exit_codes.DONE
+    rows = []
+    for tool in tools.values():
+        required = tool.parameters.get("required", [])
+        names = [name if name in required else f"[{name}]" for name in tool.parameters["properties"]]
+        rows.append((tool.name, " ".join(tool.description.split()), " ".join(names), ", ".join(sorted(tool.effects))))
+    _table(("tool", "what it does", "arguments", "effects"), rows)
+    return exit_codes.DONE
+
+
+def _agent(name: str) -> Agent:
+    agents = session.team().agents
+    if name.lower() not in agents:
+        raise UsageError(f'no agent "{name}"{suggestion(name, agents)}')
+    return agents[name.lower()]
+
+
+def _agent_data(agent: Agent) -> dict[str, Any]:
+    return {
+        "name": agent.name,
+        "description": agent.description,
+        "when": agent.when,
+        "tools": list(agent.tools),
+        "finish": list(agent.finish),
+        "model": agent.model,
+        "temperature": agent.temperature,
+        "output": agent.schema if agent.output == "data" else agent.output,
+        "source": str(agent.source),
+    }
+
+
+def _agent_row(agent: Agent) -> tuple[str, ...]:
+    assert agent.source is not None
+    own = not agent.source.is_relative_to(builtin("agents"))
+    return agent.name, agent.description, ", ".join(agent.tools) or "none", str(agent.source) if own else "built in"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in a terminal, tab-separated lines in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            streams.write("\t".join(row))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from master_agent.reporters.text import visible
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for i, name in enumerate(head):
+        table.add_column(name, overflow="fold", style="bold" if i == 0 else "", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    streams.console(sys.stdout).print(table)

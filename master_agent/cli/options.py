@@ -1,0 +1,98 @@
+"""The flags of the commands: one for each setting, made from the table of settings, and those about output."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from master_agent.errors import UsageError
+from master_agent.settings import Setting, table
+
+MODELS = ("model", "planner_model", "openai_base_url", "wire", "script", "call_timeout", "attempts", "plan_repairs")
+WORK = (
+    "image_provider",
+    "image_model",
+    "replicate_base_url",
+    "workspace",
+    "state_dir",
+    "concurrency",
+    "timeout",
+    "step_timeout",
+    "turns",
+    "allow_host",
+    "log_file",
+)
+EVERYTHING = (*MODELS, *WORK)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was said on the command line: settings by name, and how to report."""
+
+    flags: Mapping[str, object]
+    json: bool = False
+    events: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether stdout is for a program to read."""
+        return self.json or self.events
+
+
+_OUTPUT = {
+    "json": "print one JSON object, after failures too",
+    "events": "print every event as a line of JSON",
+    "quiet": "print the final text and errors only",
+    "verbose": "say more: choices made, whole texts",
+    "debug": "show tracebacks of errors",
+}
+
+
+def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Callable[[Callable[..., int]], Any]:
+    """Gives a command the flags of the named settings and about output; it takes them as its first argument."""
+    settings = [table()[name] for name in names]
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        added = [_flag(setting) for setting in settings] + [_switch(name) for name in output]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> int:
+            flags = {setting.name: values.pop(setting.name) for setting in settings}
+            switches = {name: values.pop(name) for name in output}
+            if switches.get("json") and switches.get("events"):
+                raise UsageError("--json and --events exclude each other")
+            return command(Options(flags, **switches), **values)
+
+        parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *added]
+        run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__
+        return run
+
+    return decorate
+
+
+def _flag(setting: Setting) -> inspect.Parameter:
+    default = f"; default {setting.default}" if isinstance(setting.default, str | int | float) else ""
+    choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
+    metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name == "timeout" else "TEXT"
+    option = typer.Option(setting.flag, help=f"{setting.help}{choices}{default}", metavar=metavar, show_default=False)
+    hint = list[str] | None if setting.repeatable else str | None
+    return _parameter(setting.name, Annotated[hint, option])
+
+
+def _switch(name: str) -> inspect.Parameter:
+    short = {"quiet": ("-q",), "verbose": ("-v",)}.get(name, ())
+    option = typer.Option(f"--{name}", *short, help=_OUTPUT[name], show_default=False)
+    return _parameter(name, Annotated[bool, option], default=False)
+
+
+def _parameter(name: str, annotation: Any, *, default: object = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,239 @@
+"""The commands that work: a task in words, `plan`, and `run`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from master_agent import plan as plans
+from master_agent.cli import arguments, exit_codes, session, streams
+from master_agent.cli.build import Order, Team
+from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.errors import PlanError, UsageError
+from master_agent.master import Master
+from master_agent.plan import Plan
+from master_agent.results import RunResult, StepResult
+from master_agent.settings import Settings
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, help="")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="run the plan without asking", show_default=False)]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="KEY=VALUE", help="a parameter of the task; repeatable", show_default=False),
+]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="save the plan here", show_default=False)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", "--plan-only", help="make the plan and run nothing", show_default=False)
+]
+PlanFile = Annotated[
+    str, typer.Argument(metavar="PLAN", help="a plan file, a result file, or - for stdin", show_default=False)
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STEP", help="run this step and what follows from it", show_default=False),
+]
+ContextFile = Annotated[
+    Path | None,
+    typer.Option("--context", metavar="RESULT", help="a result file with the earlier steps", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.command(arguments.TASK, hidden=True, help=_TASK_HELP)(task)
+    app.command("plan", help=_PLAN_HELP)(plan)
+    app.command("run", help=_RUN_HELP)(run)
+
+
+_TASK_HELP = """Plans a task, shows the plan, asks, runs it and shows the results.
+
+\b
+Examples:
+  master-agent "Make a landing page for a coffee roaster with a picture of the shop"
+  master-agent "Describe ${params.city}" --param city=Lisbon --yes --json > result.json
+  echo "Write a haiku about rain" | master-agent - --yes
+  master-agent "Tidy up notes.md" --dry-run
+"""
+_PLAN_HELP = """Makes the plan for a task and runs nothing. A table in a terminal, JSON in a pipe.
+
+\b
+Examples:
+  master-agent plan "Make a landing page" -o plan.json
+  master-agent plan "Make a landing page" | master-agent run -
+"""
+_RUN_HELP = """Runs a plan from a file. Giving the file is the approval.
+
+\b
+Examples:
+  master-agent run plan.json
+  master-agent run plan.json --from page --context result.json
+  master-agent plan "Make a landing page" | master-agent run - --json > result.json
+"""
+
+
+@with_options(*EVERYTHING)
+def task(
+    options: Options,
+    words: Words = None,
+    *,
+    yes: Yes = False,
+    param: Params = None,
+    dry_run: DryRun = False,
+    output: Output = None,
+) -> int:
+    text = _task_text(words)
+    if dry_run:
+        return _plan_only(options, text, _params(param), output)
+    if output is not None:
+        raise UsageError("-o saves a plan: it goes with --dry-run or with the command plan")
+    settings = session.settings_of(options)
+    order = Order(task=text, params=_params(param))
+    return session.run(options, settings, session.team(), order, lambda m: m.run_task(text, order.params), yes=yes)
+
+
+@with_options(*EVERYTHING)
+def plan(options: Options, words: Words = None, *, param: Params = None, output: Output = None) -> int:
+    return _plan_only(options, _task_text(words), _params(param), output)
+
+
+@with_options(*EVERYTHING)
+def run(
+    options: Options,
+    plan: PlanFile,
+    *,
+    param: Params = None,
+    from_step: From = None,
+    context: ContextFile = None,
+) -> int:
+    team = session.team()
+    checked = read_plan(plan, team, _params(param))
+    earlier = _earlier(checked, from_step, context)
+    settings = session.settings_of(options)
+    order = Order(task=checked.task, params=checked.params, planner=False, earlier=earlier)
+    return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True)
+
+
+def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
+    """The checked plan of a file, or of standard input for `-`."""
+    if name == "-":
+        content = streams.read_stdin()
+        if not content.strip():
+            raise UsageError("standard input is empty: the command before it made no plan")
+    else:
+        content = streams.read_file(Path(name))
+    source = "standard input" if name == "-" else name
+    try:
+        raw = plans.load(content, source=source)
+        return plans.check(raw, team.agents, team.tools, params=params)
+    except PlanError as error:
+        if not error.faults:
+            raise
+        raise PlanError(f"{source}: {error.message.splitlines()[0]}", error.faults, hint=error.hint) from None
+
+
+def _plan_only(options: Options, text: str, params: Mapping[str, str], output: Path | None) -> int:
+    settings = session.settings_of(options)
+    team = session.team()
+
+    async def story(master: Master) -> RunResult:
+        result = await master.plan_only(text, params)
+        kept.append(master.journal.state.plan)
+        return result
+
+    kept: list[Plan | None] = []
+
+    def show(_result: RunResult) -> int:
+        made = kept[0]
+        assert made is not None, "a run that only plans is done when there is a plan"
+        if output is not None:
+            _save(output, made)
+            streams.say(f"saved the plan to {output}; run it with: master-agent run {output}")
+        elif options.json or not sys.stdout.isatty():
+            streams.print_json(made.model_dump(mode="json", by_alias=True))
+        else:
+            _show_table(made, team, settings)
+        return exit_codes.DONE
+
+    order = Order(task=text, params=params)
+    return session.run(options, settings, team, order, story, yes=False, show=show)
+
+
+def _show_table(made: Plan, team: Team, settings: Settings) -> None:
+    from master_agent.cli.approve import effects, maker
+    from master_agent.reporters.terminal import show_plan
+
+    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings))
+    show_plan(streams.console(sys.stdout), made, lines)
+
+
+def _save(path: Path, made: Plan) -> None:
+    """Writes the plan whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(made.to_json(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"the plan cannot be saved to {path}: {error.strerror}") from None
+
+
+def _task_text(words: list[str] | None) -> str:
+    text = arguments.one_task(words or [])
+    if text != "-":
+        return text
+    try:
+        read = streams.read_stdin().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError("the task on standard input is not UTF-8 text") from None
+    if not read.strip():
+        raise UsageError("standard input is empty: there is no task")
+    return read.strip()
+
+
+def _params(given: list[str] | None) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for pair in given or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.replace("_", "a").replace("-", "a").isalnum():
+            raise UsageError(f'--param takes KEY=VALUE, found "{pair}"')
+        params[name] = value
+    return params
+
+
+def _earlier(made: Plan, from_step: str | None, context: Path | None) -> dict[str, StepResult]:
+    """What stands already when a plan is run from a step on: every other step's result in the result file."""
+    if from_step is None:
+        if context is not None:
+            raise UsageError("--context goes with --from STEP")
+        return {}
+    known = [step.id for step in made.plan]
+    if from_step not in known:
+        raise UsageError(f'--from: no step "{from_step}"{plans.suggestion(from_step, known)}')
+    anew = made.after(from_step)
+    results = _results(context) if context is not None else {}
+    kept = {step_id: results[step_id] for step_id in known if step_id not in anew and step_id in results}
+    earlier = {
+        step_id: result.model_copy(update={"status": "reused"}) for step_id, result in kept.items() if result.usable
+    }
+    missing = sorted({need for step in made.plan if step.id in anew for need in step.needs} - anew - earlier.keys())
+    if missing:
+        source = str(context) if context else "no --context was given"
+        raise UsageError(
+            f"step {from_step} cannot start: no finished result of {', '.join(missing)} ({source})",
+            hint="Give the result of the run before with --context RESULT.json, or start from an earlier step.",
+        )
+    return earlier
+
+
+def _results(path: Path) -> dict[str, StepResult]:
+    from pydantic import ValidationError
+
+    raw = plans.load(streams.read_file(path), source=str(path))
+    try:
+        return RunResult.model_validate(raw).results
+    except ValidationError:
+        raise UsageError(f"{path} is not the result of a run", hint="Make one with --json > result.json") from None

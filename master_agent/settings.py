@@ -1,0 +1,229 @@
+"""From flags, environment, .env and config file to Settings that know where each value came from.
+
+Each setting has one name in three forms: flag `--planner-model`, variable `MASTER_AGENT_PLANNER_MODEL`, config key
+`planner_model`. Order: flag, environment, `.env` of the current folder, the user's config file, default. A folder's
+`.env` may set keys and models, but nothing that widens what a run may do: a folder can come from a stranger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+
+from master_agent.errors import SettingsError
+from master_agent.plan import suggestion
+
+Origin = Literal["flag", "environment", ".env", "config", "default"]
+WireName = Literal["chat", "scripted"]
+ImageProviderName = Literal["replicate", "placeholder"]
+PREFIX = "MASTER_AGENT_"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a setting does, its variable where that is not our own; `folder` when a folder's .env may set it."""
+
+    help: str
+    variable: str | None = None
+    folder: bool = False
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a run, checked; `origins` says where each came from."""
+
+    openai_api_key: Annotated[
+        str | None, About("key of the model's server", variable="OPENAI_API_KEY", folder=True, secret=True)
+    ] = None
+    openai_base_url: Annotated[
+        str | None,
+        About("address of any OpenAI-compatible server, with its /v1", variable="OPENAI_BASE_URL", folder=True),
+    ] = None
+    replicate_api_token: Annotated[
+        str | None, About("token for pictures by Replicate", variable="REPLICATE_API_TOKEN", folder=True, secret=True)
+    ] = None
+    replicate_base_url: Annotated[str, About("address of Replicate", variable="REPLICATE_BASE_URL", folder=True)] = (
+        "https://api.replicate.com"
+    )
+    model: Annotated[str | None, About("model of the agents", folder=True)] = None
+    planner_model: Annotated[str | None, About("model of the planner; by default that of the agents", folder=True)] = (
+        None
+    )
+    wire: Annotated[WireName | None, About("how models are spoken to")] = None
+    script: Annotated[Path | None, About("answer from a file of scripted replies instead of a model")] = None
+    image_provider: Annotated[ImageProviderName | None, About("who makes pictures", folder=True)] = None
+    image_model: Annotated[str, About("model for pictures by Replicate", folder=True)] = (
+        "black-forest-labs/flux-schnell"
+    )
+    workspace: Annotated[Path, About("folder that agents work in")] = Path()
+    state_dir: Annotated[Path | None, About("folder of the journal")] = None
+    concurrency: Annotated[PositiveInt, About("steps at once")] = 4
+    timeout: Annotated[PositiveFloat | None, About("seconds for the whole run")] = None
+    step_timeout: Annotated[PositiveFloat, About("seconds for one step")] = 600.0
+    call_timeout: Annotated[PositiveFloat, About("seconds for one request to a model")] = 300.0
+    attempts: Annotated[PositiveInt, About("tries of a request that can heal")] = 4
+    turns: Annotated[PositiveInt, About("requests of one step")] = 20
+    plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
+    allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
+    log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def own_server(self) -> bool:
+        """Whether models are asked for elsewhere than at OpenAI's own address."""
+        return bool(self.openai_base_url) and "//api.openai.com" not in (self.openai_base_url or "")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table of settings."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    variable: str
+    folder: bool
+    secret: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def repeatable(self) -> bool:
+        return get_origin(self.hint) is tuple
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a closed choice."""
+        for option in (self.hint, *get_args(self.hint)):
+            if get_origin(option) is Literal:
+                return get_args(option)
+        return ()
+
+    def read(self, value: object, source: str) -> Any:
+        """The value as its type; SettingsError that names its source."""
+        if self.repeatable and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        try:
+            read = TypeAdapter(self.hint).validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            shown = "" if self.secret else f", found {value!r}"
+            raise SettingsError(f"{source}: {said[:1].lower()}{said[1:]}{shown}") from None
+        return read.expanduser() if isinstance(read, Path) else read
+
+
+def table() -> dict[str, Setting]:
+    """Every setting by name, in the order of Settings."""
+    hints = get_type_hints(Settings, include_extras=True)
+    rows: dict[str, Setting] = {}
+    for f in fields(Settings):
+        hint, *extras = get_args(hints[f.name]) if get_origin(hints[f.name]) is Annotated else (hints[f.name],)
+        about = next((extra for extra in extras if isinstance(extra, About)), None)
+        if about is not None:
+            variable = about.variable or PREFIX + f.name.upper()
+            rows[f.name] = Setting(f.name, hint, f.default, about.help, variable, about.folder, about.secret)
+    return rows
+
+
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """The user's config folder: MASTER_AGENT_CONFIG_DIR, else the platform's own."""
+    given = environ.get(f"{PREFIX}CONFIG_DIR")
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_config_path
+
+    return user_config_path("master-agent", appauthor=False)
+
+
+def state_folder(settings: Settings) -> Path:
+    """The folder of the journal: the setting, else the platform's own for state."""
+    if settings.state_dir is not None:
+        return settings.state_dir
+    from platformdirs import user_state_path
+
+    return user_state_path("master-agent", appauthor=False)
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
+    """The settings of this process; SettingsError names the source of a value that cannot be."""
+    config_file = config_folder(environ) / "config.toml"
+    dotenv, config = _dotenv(folder / ".env"), _config(config_file)
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    notices: list[str] = []
+    for name, setting in table().items():
+        sources: tuple[tuple[Origin, object, str], ...] = (
+            ("flag", flags.get(name), setting.flag),
+            ("environment", environ.get(setting.variable) or None, setting.variable),
+            (".env", dotenv.get(setting.variable) or None, f"{setting.variable} in .env"),
+            ("config", config.get(name), f"{name} in {config_file}"),
+        )
+        for origin, value, source in sources:
+            if value is None or value in ((), []):
+                continue
+            if origin == ".env" and not setting.folder:
+                notices.append(
+                    f"{setting.variable} in .env is not used: a folder may set keys and models, nothing else. "
+                    f"Use {setting.flag}, the environment, or {config_file}."
+                )
+                continue
+            values[name], origins[name] = setting.read(value, source), origin
+            break
+        else:
+            origins[name] = "default"
+    notices += _part_keys_from_strange_servers(values, origins)
+    return Settings(**values, origins=origins, notices=tuple(notices))
+
+
+def _part_keys_from_strange_servers(values: dict[str, Any], origins: dict[str, Origin]) -> list[str]:
+    """An address from a folder's .env gets only a key from the same .env; others are not sent to it."""
+    notices: list[str] = []
+    for address, key in (("openai_base_url", "openai_api_key"), ("replicate_base_url", "replicate_api_token")):
+        if origins[address] == ".env" and origins[key] not in (".env", "default"):
+            values.pop(key)
+            names = table()
+            notices.append(
+                f"{names[address].variable} comes from .env of this folder, so your {names[key].variable} is not sent "
+                f"there. To send a key to it, put {names[key].variable} into the same .env."
+            )
+            origins[key] = "default"
+    return notices
+
+
+def _dotenv(path: Path) -> dict[str, str | None]:
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        return dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    names = table()
+    for key in config:
+        if key not in names:
+            raise SettingsError(f'{path}: unknown key "{key}"{suggestion(key, names)}')
+        if names[key].secret:
+            raise SettingsError(
+                f"{path}: {key} is a secret, and no config file is a place for one",
+                hint=f"Put {names[key].variable} into the environment or into .env.",
+            )
+    return config

@@ -1,0 +1,349 @@
+"""The one guarded HTTP client for everything that is not a model: from an address to its bytes, or a refusal.
+
+The address is checked when the connection is made, not when the name is read: a redirect and a name that changes its
+address meanwhile come by the same check. Nothing of the surroundings counts: no proxy, no cookie, no netrc.
+"""
+
+import asyncio
+import ipaddress
+import json as jsonlib
+import os
+import socket
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import JsonValue
+
+from master_agent import __version__
+from master_agent.errors import FetchRefusedError, ToolError
+
+if TYPE_CHECKING:
+    import httpcore
+    import httpx
+
+    Backend = httpcore.AsyncNetworkBackend
+else:
+    Backend = object  # httpcore is imported when something is fetched: the start must not wait for it
+
+PORTS = (80, 443, 8080, 8443)
+DOWNLOAD_LIMIT = 20 * 1024 * 1024  # bytes
+ANSWER_LIMIT = 10 * 1024 * 1024  # bytes
+REDIRECTS = 5
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+@dataclass(frozen=True)
+class Download:
+    """What an address holds, the media type that its server names, and where it was in the end."""
+
+    content: bytes
+    media_type: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered; the names of the headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class UnreachableError(ToolError):
+    """A server that could not be reached, fell silent or broke off. `sent`: it may have got the request."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.retryable = True
+        self.sent = sent
+
+
+class Fetcher:
+    """Fetches from public addresses, and from the private ones that are allowed by name.
+
+    An entry of `allowed_hosts` is a host or `host:port` as it stands in the URL. It may be private; it may have any
+    port when it names that port or is a loopback host. `timeout` is in seconds, for a connection and for a silence.
+    """
+
+    def __init__(self, allowed_hosts: Collection[str] = (), timeout: float = 30.0) -> None:
+        self._allowed = tuple(_host_and_port(entry) for entry in allowed_hosts)
+        self._timeout = timeout
+        self._pool: httpcore.AsyncConnectionPool | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes what is open; a later fetch opens anew."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    async def download(
+        self,
+        url: str,
+        *,
+        limit: int = DOWNLOAD_LIMIT,
+        timeout: float = 60.0,  # noqa: ASYNC109 - one deadline over all redirects
+        types: Collection[str] | None = None,
+    ) -> Download:
+        """What the address holds, of at most `limit` bytes and within `timeout` seconds, over at most 5 redirects.
+
+        `types` are the media types it may have by its header, or beginnings of them such as `image/`.
+        FetchRefusedError where it may not be fetched, UnreachableError where its server cannot be reached, ToolError
+        (`retryable` where that may help) where its server refuses.
+        """
+        place = _parsed(url)
+        async with _deadline(timeout, place):
+            for _ in range(REDIRECTS + 1):
+                async with self._opened("GET", place, {}, None) as response:
+                    onward = _header(response, b"location")
+                    if response.status not in (301, 302, 303, 307, 308) or not onward:
+                        return await _downloaded(response, place, limit, types)
+                place = _parsed(onward, base=place)
+        raise FetchRefusedError(f"{_shown(_parsed(url))} leads to more than {REDIRECTS} redirects")
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: JsonValue = None,
+        timeout: float = 60.0,  # noqa: ASYNC109 - callers differ in how long an answer may take
+    ) -> Answer:
+        """A server's answer, whatever its status. No redirect is followed: a token goes to no other host."""
+        place = _parsed(url)
+        content = None if json is None else jsonlib.dumps(json).encode()
+        typed = {} if content is None else {"content-type": "application/json"}
+        async with (
+            _deadline(timeout, place),
+            self._opened(method, place, {**typed, **(headers or {})}, content) as response,
+        ):
+            body = await _body(response, place, ANSWER_LIMIT)
+            named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            return Answer(status=response.status, headers=named, body=body)
+
+    @asynccontextmanager
+    async def _opened(
+        self, method: str, url: "httpx.URL", headers: Mapping[str, str], content: bytes | None
+    ) -> AsyncIterator["httpcore.Response"]:
+        import httpcore
+
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        asked = {
+            "user-agent": f"master-agent/{__version__}",
+            "host": url.netloc.decode("ascii"),
+            "accept": "*/*",
+            "accept-encoding": "identity",  # so that the size limit counts what arrives
+            **headers,
+        }
+        silence = dict.fromkeys(("connect", "read", "write", "pool"), self._timeout)
+        try:
+            pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in asked.items()]
+            async with self._connections().stream(
+                method, target, headers=pairs, content=content, extensions={"timeout": silence}
+            ) as response:
+                yield response
+        except (UnicodeEncodeError, httpcore.LocalProtocolError):
+            # The error's own words may quote a token.
+            raise ToolError(f"the request to {url.host} cannot be sent: a header holds what no header may") from None
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
+            raise UnreachableError(f"{url.host} cannot be reached: {_reason(error)}", sent=False) from None
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise UnreachableError(f"{url.host} broke off or fell silent: {_reason(error)}", sent=True) from None
+
+    def _connections(self) -> "httpcore.AsyncConnectionPool":
+        import httpcore
+        import httpx
+
+        if self._pool is None:
+            self._pool = httpcore.AsyncConnectionPool(
+                ssl_context=httpx.create_ssl_context(),
+                max_connections=20,
+                keepalive_expiry=5.0,
+                network_backend=Guard(self._allowed, httpcore.AnyIOBackend()),
+            )
+        return self._pool
+
+
+class Guard(Backend):
+    """Opens connections, but only to addresses and ports that may be reached."""
+
+    def __init__(self, allowed: Collection[tuple[str, int | None]], backend: "httpcore.AsyncNetworkBackend") -> None:
+        self._allowed = allowed
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore's
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> "httpcore.AsyncNetworkStream":
+        """A connection to an address of the host; FetchRefusedError when any of its addresses is private."""
+        import httpcore
+
+        known = [named for entry, named in self._allowed if entry == _plain(host) and named in (None, port)]
+        if port not in PORTS and port not in known and not (known and _is_loopback(_plain(host))):
+            raise FetchRefusedError(f"{host}:{port} may not be fetched from: only the ports {_list(PORTS)} may")
+        addresses = await _resolved(host, port, timeout)
+        private = [address for address in addresses if not is_public(address)]
+        if private and not known:
+            where = host if private[0] == _plain(host) else f"{host} ({private[0]})"
+            raise FetchRefusedError(
+                f"{where} may not be fetched from: it is not a public address",
+                hint="Whoever runs this may allow the host by name with --allow-host.",
+            )
+        failure = ""
+        for address in addresses:
+            try:
+                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = _reason(error)  # another of its addresses may answer
+        raise httpcore.ConnectError(failure)
+
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> "httpcore.AsyncNetworkStream":
+        """Always refused."""
+        raise FetchRefusedError("a unix socket may not be fetched from")
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits between attempts to connect."""
+        await asyncio.sleep(seconds)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet, in whatever way it is wrapped."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.teredo or ip.is_site_local or ip in _LOCAL_NAT64:
+            return False
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+
+
+async def _resolved(host: str, port: int, timeout: float | None) -> list[str]:  # noqa: ASYNC109 - passed on
+    import httpcore
+
+    try:
+        async with asyncio.timeout(timeout):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise httpcore.ConnectTimeout("its name was not resolved in time") from None
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(f"its name is not known ({getattr(error, 'strerror', None) or error})") from None
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+    if not addresses:
+        raise httpcore.ConnectError("its name has no address")
+    return addresses
+
+
+async def _downloaded(
+    response: "httpcore.Response", url: "httpx.URL", limit: int, types: Collection[str] | None
+) -> Download:
+    if not 200 <= response.status < 300:
+        error = ToolError(f"{_shown(url)} was answered with HTTP status {response.status}")
+        error.retryable = response.status == 429 or response.status >= 500
+        raise error
+    kind = _header(response, b"content-type").partition(";")[0].strip().lower() or "application/octet-stream"
+    if types is not None and not any(
+        kind == known or (known[-1:] == "/" and kind.startswith(known)) for known in types
+    ):
+        raise FetchRefusedError(f"{_shown(url)} is {kind}, not {_list(types)}")
+    return Download(content=await _body(response, url, limit), media_type=kind, url=str(url))
+
+
+async def _body(response: "httpcore.Response", url: "httpx.URL", limit: int) -> bytes:
+    """The body as it arrives; refused when it is too large or packed in a way that was not asked for."""
+    encoding = _header(response, b"content-encoding").strip().lower()
+    if encoding not in ("", "identity"):
+        raise FetchRefusedError(f"{_shown(url)} came packed as {encoding}, which was not asked for")
+    declared = _header(response, b"content-length")
+    if declared.isdecimal() and int(declared) > limit:
+        raise FetchRefusedError(f"{_shown(url)} holds {int(declared):,} bytes; at most {limit:,} are fetched")
+    content = bytearray()
+    async for part in response.aiter_stream():
+        content += part
+        if len(content) > limit:
+            raise FetchRefusedError(f"{_shown(url)} holds more than {limit:,} bytes; no more are fetched")
+    return bytes(content)
+
+
+@asynccontextmanager
+async def _deadline(seconds: float, url: "httpx.URL") -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise UnreachableError(f"{url.host} did not answer whole within {seconds:g} seconds", sent=True) from None
+
+
+def _parsed(url: str, base: "httpx.URL | None" = None) -> "httpx.URL":
+    import httpx
+
+    try:
+        parsed = httpx.URL(url) if base is None else base.join(url)
+    except (httpx.InvalidURL, ValueError, TypeError) as error:
+        raise FetchRefusedError(f'"{url[:120]}" is not an address: {error}') from None
+    if parsed.scheme not in ("http", "https"):
+        raise FetchRefusedError(f'"{url[:120]}" may not be fetched: only http and https addresses may')
+    if not parsed.host:
+        raise FetchRefusedError(f'"{url[:120]}" names no host')
+    if parsed.userinfo:
+        raise FetchRefusedError(f"{_shown(parsed)} may not be fetched: an address may not hold a user name or password")
+    return parsed
+
+
+def _shown(url: "httpx.URL") -> str:
+    """The address for a message: without what may be secret in it."""
+    plain = str(url.copy_with(query=None, fragment=None, userinfo=b""))
+    return plain if len(plain) <= 120 else plain[:119] + "…"
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words for why a connection failed, which lie at the bottom of a chain of causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__
+    return str(error) or "no answer in time"
+
+
+def _header(response: "httpcore.Response", name: bytes) -> str:
+    return next((value.decode("latin-1") for given, value in response.headers if given.lower() == name), "")
+
+
+def _host_and_port(entry: str) -> tuple[str, int | None]:
+    """`name`, `name:80`, `::1` or `[::1]:80` as host and port."""
+    host, colon, port = entry.strip().rpartition(":")
+    if colon and port.isdecimal() and (":" not in host or host.endswith("]")):
+        return _plain(host), int(port)
+    return _plain(entry.strip()), None
+
+
+def _plain(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _list(values: Collection[object]) -> str:
+    return ", ".join(map(str, values))

@@ -17,7 +17,7 @@ HELP = """A task in words becomes a plan you can read, and the plan becomes fini
 \b
 Examples:
   master-agent "Make a landing page for a coffee roaster with a picture of the shop"
-  master-agent "Summarise {topic} in notes.md" --param topic=espresso --yes
+  master-agent 'Describe ${params.city} in city.md' --param city=Lisbon --yes
   master-agent plan "Make a landing page" -o plan.json     the plan only
   master-agent run plan.json                               run it, edited or not
   master-agent demo                                        no key, no network

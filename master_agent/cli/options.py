@@ -80,12 +80,16 @@ def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Calla
 
 
 def _flag(setting: Setting) -> inspect.Parameter:
-    default = f"; default {setting.default}" if isinstance(setting.default, str | int | float) else ""
+    default = f"; default {_plain(setting.default)}" if isinstance(setting.default, str | int | float) else ""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
     metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name == "timeout" else "TEXT"
     option = typer.Option(setting.flag, help=f"{setting.help}{choices}{default}", metavar=metavar, show_default=False)
     hint = list[str] | None if setting.repeatable else str | None
     return _parameter(setting.name, Annotated[hint, option])
+
+
+def _plain(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _switch(name: str) -> inspect.Parameter:

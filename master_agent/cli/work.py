@@ -17,7 +17,7 @@ from master_agent.plan import Plan
 from master_agent.results import RunResult, StepResult
 from master_agent.settings import Settings
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, help="")]
+Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, hidden=True)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="run the plan without asking", show_default=False)]
 Params = Annotated[
     list[str] | None,
@@ -45,8 +45,8 @@ ContextFile = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
     app.command(arguments.TASK, hidden=True, help=_TASK_HELP)(task)
-    app.command("plan", help=_PLAN_HELP)(plan)
-    app.command("run", help=_RUN_HELP)(run)
+    app.command("plan", help=_PLAN_HELP, short_help="Makes the plan for a task and runs nothing.")(plan)
+    app.command("run", help=_RUN_HELP, short_help="Runs a plan from a file.")(run)
 
 
 _TASK_HELP = """Plans a task, shows the plan, asks, runs it and shows the results.
@@ -54,7 +54,7 @@ _TASK_HELP = """Plans a task, shows the plan, asks, runs it and shows the result
 \b
 Examples:
   master-agent "Make a landing page for a coffee roaster with a picture of the shop"
-  master-agent "Describe ${params.city}" --param city=Lisbon --yes --json > result.json
+  master-agent 'Describe ${params.city}' --param city=Lisbon --yes --json > result.json
   echo "Write a haiku about rain" | master-agent - --yes
   master-agent "Tidy up notes.md" --dry-run
 """

@@ -1,0 +1,144 @@
+"""The rules of the house that a machine can hold: imports go down, modules only define names, functions stay short."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "master_agent"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# From the top down; a module may import from lines below its own, and from its own line only what SIDEWAYS allows.
+LAYERS = [
+    ["__main__"],
+    ["cli"],
+    ["settings"],
+    ["reporters"],
+    ["master"],
+    ["planner", "dispatcher", "runner", "aggregator"],
+    ["layers"],
+    ["converse"],
+    ["tools"],
+    ["threads", "images", "codefiles"],
+    ["fetch", "run_files"],
+    ["workspace"],
+    ["beneath"],
+    ["retry", "limits", "catalogue", "prompts", "context", "journal"],
+    ["events"],
+    ["plan"],
+    ["references"],
+    ["results"],
+    ["errors"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ONLY_CLI = "settings"  # only the command line may read settings
+LONGEST_FUNCTION, LONGEST_FILE = 70, 450
+
+
+def part(module: str) -> str:
+    """The layer's name of a dotted module: master_agent.threads.chat → threads."""
+    pieces = module.split(".")
+    return pieces[1] if len(pieces) > 1 else "__init__"
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("master_agent"):
+            if node.module == "master_agent":
+                yield from (f"master_agent.{alias.name}" for alias in node.names if not alias.name.startswith("__"))
+            else:
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("master_agent"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_go_down_only(path: Path) -> None:
+    here = part(dotted(path))
+    if here == "__init__":
+        return
+    assert here in LEVEL, f"{here} has no place in the layers: give it one, openly, in this test"
+    for imported in imports(path):
+        there = part(imported)
+        if there == here:
+            continue
+        assert there in LEVEL, f"{dotted(path)} imports {imported}, which has no place in the layers"
+        assert LEVEL[there] > LEVEL[here], f"{dotted(path)} imports {imported}, which is not below it"
+        assert there != ONLY_CLI or here == "cli", f"only the command line may import settings, not {dotted(path)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_functions_and_files_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= LONGEST_FILE, f"{dotted(path)} is too long to be one thing"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{dotted(path)}.{node.name} has {length} lines"
+
+
+def test_the_story_fits_on_two_screens() -> None:
+    code = [
+        line
+        for line in (PACKAGE / "master.py").read_text().splitlines()
+        if line.strip() and not line.lstrip().startswith(("#", '"""', "import ", "from "))
+    ]
+    assert len(code) <= 100
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_broad_except_says_why(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler) and (
+            node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+        ):
+            around = "\n".join(lines[node.lineno - 2 : node.lineno + 2])
+            goes_on = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
+            assert "#" in around or goes_on, f"{dotted(path)}:{node.lineno} has a broad except and no reason"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_module_says_in_its_first_line_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{dotted(path)} has no docstring"
+
+
+def test_agents_and_prompts_are_data() -> None:
+    found = [path for folder in ("agents", "prompts") for path in (ROOT / folder).rglob("*") if path.suffix != ".md"]
+    assert found == []
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The top-level packages that are loaded when the program has run with these arguments."""
+    program = (
+        "import sys; sys.argv = ['master-agent', *sys.argv[1:]]\n"
+        "import contextlib, io\n"
+        "from master_agent.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main()\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_the_version_is_told_before_anything_is_imported() -> None:
+    assert imported_by("--version") & {"typer", "rich", "pydantic", "openai", "httpx", "asyncio", "yaml"} == set()
+
+
+def test_help_needs_neither_sdk_nor_http_client() -> None:
+    assert imported_by("--help") & {"openai", "httpx", "httpx2", "PIL", "jsonschema", "json_repair"} == set()
+
+
+def test_the_engine_is_imported_without_sdk_and_http_client() -> None:
+    program = "import sys, master_agent.master, master_agent.runner; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in ran.stdout.split()}
+    assert loaded & {"openai", "httpx", "httpx2", "rich", "typer", "PIL", "sqlalchemy"} == set()

@@ -107,7 +107,9 @@ class LiveDisplay:
     def _clear(self) -> None:
         live, self._live = self._live, None
         if live is not None:
-            live.stop()
+            # Rich stops half-way on a terminal that went away, with whatever error; there is nothing left to restore.
+            with contextlib.suppress(Exception):
+                live.stop()
 
     def _picture(self) -> "RenderableType":
         from rich.console import Group
@@ -142,7 +144,7 @@ def picture(canvas: "Canvas", progress: Progress, now: float, height: int) -> "l
         for one in running[:most]:
             _running_row(canvas, grid, one, now, streams=bool(streamed))
         if len(running) > most:
-            grid.add_row("", Text(f"and {len(running) - most:,} more", "dim"))
+            streamed = [Text(f"  and {len(running) - most:,} more", "dim")]
     parts += [grid, *streamed]
     if len(steps) > 1:
         parts.append(_counts(canvas, progress, now))
@@ -162,12 +164,16 @@ def _grid(canvas: "Canvas") -> "Table":
     return grid
 
 
+def _name_width(canvas: "Canvas") -> int:
+    return min(24, canvas.width // 3)
+
+
 def _running_row(canvas: "Canvas", grid: "Table", one: Running, now: float, *, streams: bool) -> None:
     from rich.text import Text
 
     frames = canvas.signs.spinner
     sign = Text(frames[int(now * 10) % len(frames)], "cyan")
-    name = canvas.line(one.id or "planning", 24, "bold")
+    name = canvas.line(one.id or "planning", _name_width(canvas), "bold")
     said = [f"{one.tokens:,} tokens"] if one.tokens is not None else []
     if one.id == PLANNER and one.written and not canvas.verbose:
         said.append(f"{counted(one.written, 'character')} of a plan")
@@ -187,7 +193,7 @@ def _other_row(
     from master_agent.reporters.panels import STEP_STYLES
 
     result = progress.results.get(step_id)
-    name = canvas.line(step_id, 24, "dim" if result is None else "")
+    name = canvas.line(step_id, _name_width(canvas), "dim" if result is None else "")
     if result is None:
         missing = [need for need in needs if need not in progress.results]
         waits = f"waits for {missing[0]}" if missing else "waits"

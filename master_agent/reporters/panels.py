@@ -44,7 +44,7 @@ HIGHLIGHTED = 200_000  # characters; to colour and lay out more would take secon
 
 STEP_STYLES: dict[StepStatus, str] = {
     "done": "green", "reused": "green", "failed": "red", "skipped": "yellow", "cancelled": "yellow",
-    "waiting": "cyan", "not_started": "dim",
+    "waiting": "cyan", "not_started": "default",
 }  # fmt: skip
 RUN_STYLES: dict[RunStatus, str] = {
     "done": "bold green", "partial": "bold yellow", "failed": "bold red", "cancelled": "bold yellow",
@@ -170,10 +170,10 @@ def error_part(canvas: Canvas, error: ErrorInfo) -> RenderableType:
 def panel(canvas: Canvas, step_id: str, made: StepResult) -> Panel:
     """What one step left, under its id, its agent or tool, and how it ended in words."""
     style = STEP_STYLES[made.status]
-    title = Text().append(canvas.line(step_id, 40, "bold"))
+    title = Text().append(canvas.line(step_id, 40, "bold not dim"))
     if by := made.agent or made.tool:
-        title.append(f" {canvas.signs.dot} ", "dim").append(canvas.line(by, 30))
-    title.append(f" {canvas.signs.dot} ", "dim").append(STEP_WORDS[made.status], style)
+        title.append(f" {canvas.signs.dot} ", "dim").append(canvas.line(by, 30, "not dim"))
+    title.append(f" {canvas.signs.dot} ", "dim").append(STEP_WORDS[made.status], f"not dim {style}")
     used = [seconds(made.seconds)] if made.seconds else []
     if made.usage.calls and made.agent:
         used.append(f"{tokens(made.usage.tokens)} tokens" if made.usage.tokens is not None else "tokens unknown")

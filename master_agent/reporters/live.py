@@ -76,14 +76,12 @@ class LiveDisplay:
 
     def draw(self) -> None:
         """Draws it once, where it is wanted."""
-        if not self._wanted:
-            return
-        from rich.live import Live
-
         with self._drawing:
             if not self._wanted:
                 return
             if self._live is None:
+                from rich.live import Live
+
                 self._live = Live(
                     console=self._console,
                     get_renderable=self._picture,

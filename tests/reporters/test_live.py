@@ -191,7 +191,9 @@ def test_a_whole_run_is_drawn_with_the_seconds_of_the_clock_and_cleared_at_the_e
     for event in started("hero", "image"):
         reporter.tell(event)
     clock.now = 3.5
+    threads = threading.active_count()
     reporter._live.draw()
+    assert threading.active_count() == threads
     assert "hero  image       3.5 s asking gpt-5.1" in screen(err)
     assert "\x1b[?25l" in written(err)
     reporter.finish(RESULT)
@@ -275,3 +277,23 @@ def test_a_terminal_that_goes_away_does_not_stop_the_run() -> None:
     reporter.tell(ended("hero"))
     reporter.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "display"]
+
+
+def test_a_terminal_that_stands_still_does_not_hold_up_the_run() -> None:
+    standing, goes_on = threading.Event(), threading.Event()
+
+    class Stopped(StringIO):
+        def write(self, text: str) -> int:
+            standing.set()
+            assert goes_on.wait(10)
+            return super().write(text)
+
+    reporter = TerminalReporter(terminal(), terminal(stream=Stopped()), every=0.001)
+    for event in [*planned(), *started("hero")]:
+        reporter.tell(event)
+    assert standing.wait(10)
+    for event in [wrote("hero", "word "), ended("hero"), *started("page")]:
+        reporter.tell(event)
+    assert not goes_on.is_set()
+    goes_on.set()
+    reporter.close()

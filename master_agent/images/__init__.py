@@ -1,9 +1,21 @@
 """The port to what makes pictures: a request in, the bytes of pictures out; one file a provider beside this."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
-ASPECT_RATIOS = ("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
+from master_agent.errors import ImageError
+
+AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
+ASPECT_RATIOS: tuple[str, ...] = get_args(AspectRatio)
+
+MOST_PIXELS = 64_000_000  # a small file can claim to be a picture that fills the memory
+_SUFFIXES = {
+    "PNG": (".png", "image/png"),
+    "JPEG": (".jpg", "image/jpeg"),
+    "WEBP": (".webp", "image/webp"),
+    "GIF": (".gif", "image/gif"),
+    "AVIF": (".avif", "image/avif"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,3 +61,34 @@ class ImageProvider(Protocol):
 
     async def generate(self, request: ImageRequest) -> Pictures:
         """The pictures; ImageError when there are none. Cancelling it cancels what runs on the provider's side."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a picture is by its bytes: the ending that fits it, its media type, its size in pixels."""
+
+    suffix: str
+    media_type: str
+    width: int
+    height: int
+
+
+def measure(content: bytes) -> Measures:
+    """What the picture is; ImageError when the bytes are no whole picture, whatever a name or a header says."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=tuple(_SUFFIXES)) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise ImageError(f"a picture of {width}×{height} pixels is too large to be taken")
+            picture.load()
+            suffix, media_type = _SUFFIXES[picture.format or ""]
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may raise anything at bytes that somebody else chose
+        begin = content[:40].decode("latin-1")
+        raise ImageError(f"what came is no picture ({len(content):,} bytes, beginning with {begin!r})") from error
+    return Measures(suffix=suffix, media_type=media_type, width=width, height=height)

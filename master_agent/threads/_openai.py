@@ -37,7 +37,7 @@ _STATUS: dict[int, tuple[ErrorType, bool]] = {
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _NO_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"\bmodel\b.*(not found|does not exist|not a valid|unknown)|unknown model", re.I | re.S)
-_KEYS = re.compile(r"\bsk-[\w*-]{4,}")
+_KEYS = re.compile(r"\bsk-[\w*-]{8,}")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Chat:
                 type="bad_request",
                 hint="Go on with the settings that the run began with.",
             )
-        return ChatThread(self, agent, state.items if state else ())
+        return ChatThread(self, agent, tuple(state.items) if state else ())
 
     async def close(self) -> None:
         """Closes the client and its connections."""

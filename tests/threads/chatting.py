@@ -26,7 +26,7 @@ from master_agent.threads.chat import Chat
 from tests.servers.chat import ChatServer
 from tests.servers.loopback import Behaviour
 
-KEY = "sk-test-0123456789abcdef"
+KEY = "test-key-0123456789"
 MODEL = "test-model"
 AGENT = AgentSpec("writer", "You write.")
 TOOL = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})

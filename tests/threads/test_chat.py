@@ -25,7 +25,7 @@ from master_agent.threads import (
     Wire,
 )
 from master_agent.threads.chat import Chat
-from tests.servers.chat import ChatServer, call, deltas, json_body, reply
+from tests.servers.chat import USAGE, ChatServer, call, chunks, deltas, json_body, reply
 from tests.servers.loopback import Behaviour, Body
 from tests.threads.chatting import (
     ADDER,
@@ -132,7 +132,6 @@ def test_a_thread_goes_on_from_its_state_with_the_very_same_request() -> None:
                 thread = await wire.open(ADDER, state)
                 _, answer = await said(thread, turn)
                 state = ThreadState(**json.loads(json.dumps(vars(thread.state))))
-                state = replace(state, items=tuple(state.items))
                 turn = following or outputs(answer)  # type: ignore[assignment]
 
     with ChatServer(rounds()) as server, ChatServer(rounds()) as other:
@@ -244,6 +243,10 @@ ONE_TWO = [("a", "add", '{"a": 1}'), ("b", "add", '{"a": 2}')]
         pytest.param(
             [fragment('{"a": 1}', "add", index=0, id="a"), fragment('{"a": 2}', "add", index=0, id="b")],
             ONE_TWO, id="index 0 again with a new id",
+        ),
+        pytest.param(
+            [fragment("", "add", index=0, id="a"), fragment("", "add", index=0, id="b")],
+            [("a", "add", "{}"), ("b", "add", "{}")], id="index 0 again and no arguments",
         ),
         pytest.param(
             [fragment('{"a"', "add", id="a"), fragment(": 1}"), fragment('{"a"', "add", id="b"), fragment(": 2}")],
@@ -387,3 +390,10 @@ def test_usage_is_what_the_server_reported_and_null_where_it_did_not(
     with ChatServer([reply("Yes.", usage=reported)]) as server:
         [answer], _ = ask(server, HELLO, options=options)
     assert answer.usage == expected
+
+
+def test_usage_that_comes_before_the_last_chunk_is_kept() -> None:
+    told = {"choices": [{"delta": {"content": "Yes."}, "finish_reason": "stop"}], "usage": USAGE}
+    with ChatServer([chunks(told, {"choices": [], "usage": None})]) as server:
+        [answer], _ = ask(server, HELLO, options=STREAMED)
+    assert answer.usage and answer.usage.tokens == 18

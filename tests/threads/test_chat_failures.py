@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from openai import AsyncOpenAI
 
 from master_agent.errors import ErrorType, ModelError
 from master_agent.threads import CallOptions, TextPiece, UserTurn
@@ -29,10 +30,11 @@ from tests.servers.chat import (
     nothing,
     reply,
     reset,
+    send_chunk,
     status,
     stream_without_end,
 )
-from tests.servers.loopback import Behaviour
+from tests.servers.loopback import Behaviour, Exchange
 from tests.threads.chatting import (
     AGENT,
     BOTH,
@@ -47,6 +49,19 @@ from tests.threads.chatting import (
 )
 
 REPORTED = {"error": {"message": "The engine is overloaded", "code": 503}}
+
+
+def cut_off(code: int) -> Behaviour:
+    """An error whose body breaks off."""
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.head(code, {"content-type": "text/plain", "content-length": "100"})
+        exchange.writer.write(b"The serv")
+        exchange.keep = False
+
+    return behave
+
+
 PAYING = {"error": {"message": "You exceeded your quota", "type": "insufficient_quota", "code": "insufficient_quota"}}
 
 
@@ -57,7 +72,7 @@ PAYING = {"error": {"message": "You exceeded your quota", "type": "insufficient_
         (error(400, "'messages' is too long"), "bad_request", False, "400: 'messages' is too long"),
         (status(422, {"detail": [{"loc": ["body", "n"], "msg": "too big"}]}), "bad_request", False, "body.n: too big"),
         (error(400, "qwen is not a valid model ID: unknown model"), "model_not_found", False, "not a valid model"),
-        (error(401, f"Incorrect API key provided: {KEY}"), "authentication", False, "401: Incorrect API key"),
+        (error(401, f"Wrong key: {KEY} or sk-abcd***wxyz"), "authentication", False, "401: Wrong key: [key] or [key]"),
         (status(402, {"error": "out of credit"}), "rate_limited", False, "402: out of credit"),
         (error(403, "Country not supported"), "permission", False, "403: Country not supported"),
         (error(404, 'model "qwen" not found, try pulling it'), "model_not_found", False, 'model "qwen" not found'),
@@ -78,6 +93,7 @@ PAYING = {"error": {"message": "You exceeded your quota", "type": "insufficient_
         (empty_choices(), "malformed_reply", True, ""),
         (reply(finish_reason="tool_calls"), "malformed_reply", True, "without the tool's name"),
         (reply("Oops", finish_reason="error"), "server_error", True, "broke off with an error"),
+        (cut_off(500), "connection", True, "no connection to http://127.0.0.1:"),
         (nothing(), "connection", True, "no connection to http://127.0.0.1:"),
         (reset(), "connection", True, "no connection to http://127.0.0.1:"),
     ],
@@ -200,6 +216,19 @@ def test_nothing_of_the_environment_goes_to_a_server(monkeypatch: pytest.MonkeyP
     assert str(Chat(KEY, None, MODEL).client().base_url) == "https://api.openai.com/v1/"
 
 
+def test_a_client_that_is_given_does_not_try_again_by_itself_either() -> None:
+    async def run(server: ChatServer) -> None:
+        client = AsyncOpenAI(api_key=KEY, base_url=server.base_url, max_retries=2)
+        async with opened(server, client=client) as wire:
+            with pytest.raises(ModelError):
+                await said(await wire.open(AGENT), HELLO)
+        assert client.is_closed()
+
+    with ChatServer([status(500), reply("Too late.")]) as server:
+        asyncio.run(run(server))
+        assert server.count == 1
+
+
 # Waiting
 
 
@@ -248,7 +277,13 @@ def test_a_stream_that_falls_silent_is_given_up_long_before_its_time_is_over() -
 
 
 def test_silence_before_the_first_piece_is_no_reason_to_give_up() -> None:
-    with ChatServer([reply("After thought.", delay=0.4)]) as server:
+    async def thinking(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        await asyncio.sleep(0.4)
+        await send_chunk(exchange, {"content": "After thought."}, "stop")
+        await exchange.end_stream()
+
+    with ChatServer([thinking]) as server:
         [answer], _ = ask(server, HELLO, options=STREAMED, idle_timeout=0.1)
     assert answer.text == "After thought."
 

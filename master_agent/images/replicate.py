@@ -1,0 +1,385 @@
+"""From a request to pictures made by Replicate, spoken in its four HTTP calls: create, poll, cancel, fetch the output.
+
+A picture is bought once: a create that may have been accepted is never sent again, and one that nobody waits for any
+more is cancelled. Facts about the service: https://replicate.com/docs/reference/http.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from master_agent.errors import FetchRefusedError, ImageError, SettingsError, ToolError
+from master_agent.fetch import Answer, Fetcher, UnreachableError
+from master_agent.images import ImageRequest, Picture, Pictures, measure
+from master_agent.retry import RetryPolicy, retrying
+
+BASE_URL = "https://api.replicate.com"
+MODEL = "black-forest-labs/flux-schnell"
+CALL_TIMEOUT = 30.0  # seconds for one call
+CANCEL_TIMEOUT = 8.0  # seconds for the farewell of somebody who may have pressed Ctrl-C
+FIRST_POLL, LONGEST_POLL = 0.5, 3.0  # seconds between looks
+LIFETIME = timedelta(hours=1)  # of what an output's address gives
+MOST_OUTPUTS = 8
+
+_MODEL = re.compile(r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?::(?P<version>[\w.-]+))?")
+_ID = re.compile(r"[\w-]+")
+_RUNNING = ("starting", "processing")
+_ENDED = ("succeeded", "failed", "canceled", "aborted")
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a model takes: which of our fields, what else, and the name for "so many pictures", if there is one."""
+
+    fields: tuple[str, ...] = ("aspect_ratio", "seed")
+    fixed: Mapping[str, JsonValue] | None = None
+    count: str | None = None
+
+    def of(self, request: ImageRequest) -> dict[str, JsonValue]:
+        ours: dict[str, JsonValue] = {"aspect_ratio": request.aspect_ratio, "seed": request.seed}
+        values: dict[str, JsonValue] = {"prompt": request.prompt, **{name: ours[name] for name in self.fields}}
+        if self.count:
+            values[self.count] = request.count
+        return {**values, **(self.fixed or {})}
+
+
+# go_fast would make the same seed give different pictures.
+_FLUX = _Inputs(fixed={"go_fast": False, "output_format": "webp"}, count="num_outputs")
+_NANO_BANANA = _Inputs(fields=("aspect_ratio",), fixed={"output_format": "png"})
+_KNOWN = {
+    "black-forest-labs/flux-schnell": _FLUX,
+    "black-forest-labs/flux-dev": _FLUX,
+    "google/nano-banana-pro": _NANO_BANANA,
+    "google/nano-banana-2": _NANO_BANANA,
+    "bytedance/seedream-4.5": _Inputs(fields=("aspect_ratio",)),
+}
+
+
+class Replicate:
+    """Makes pictures with a model of Replicate, `owner/name` or `owner/name:version`.
+
+    `timeout` is in seconds, from the first call to the end of the model's work. `sleep` and `clock` (seconds since the
+    epoch) are the world's, unless a test brings its own.
+    """
+
+    name = "replicate"
+    paid = True
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        token: str,
+        *,
+        base_url: str = BASE_URL,
+        model: str = MODEL,
+        timeout: float = 300.0,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        named = _MODEL.fullmatch(model)
+        if named is None:
+            raise SettingsError(f'"{model}" is no model of Replicate', hint=f"Name one as owner/name, such as {MODEL}.")
+        self.model = model
+        self._version = named["version"]
+        self._path = "/v1/predictions" if self._version else f"/v1/models/{named['owner']}/{named['name']}/predictions"
+        self._inputs = _KNOWN.get(f"{named['owner']}/{named['name']}", _Inputs())
+        self._fetcher = fetcher
+        self._token = token.strip()
+        self._base = base_url.rstrip("/")
+        self._timeout = timeout
+        self._policy = policy or RetryPolicy()
+        self._sleep = sleep
+        self._clock = clock
+
+    async def generate(self, request: ImageRequest) -> Pictures:
+        """The pictures; ImageError when there are none. Cancelling it cancels what runs on Replicate's side."""
+        if self._inputs.count:
+            batches = [request]
+        else:
+            seeds = [(request.seed + number) % 2**31 for number in range(request.count)]
+            batches = [replace(request, count=1, seed=seed) for seed in seeds]
+        made = _Made()
+        for batch in batches:
+            try:
+                await self._make(batch, made)
+            except ImageError as error:
+                made.failure = error  # what was made before is paid and kept
+                break
+        if not made.pictures and made.failure:
+            raise made.failure
+        note = None
+        if len(made.pictures) < request.count:
+            why = f": {made.failure.message}" if made.failure else ""
+            note = f"only {len(made.pictures)} of {request.count} pictures came{why}"
+        seed = request.seed if "seed" in self._inputs.fields else None
+        return Pictures(tuple(made.pictures), self.name, self.model, seed, ", ".join(made.ids), note)
+
+    async def _make(self, request: ImageRequest, made: "_Made") -> None:
+        """Adds the pictures of one prediction to what was made."""
+        running = ""
+        try:
+            async with asyncio.timeout(self._timeout):
+                prediction = await retrying(lambda _: self._create(request), self._policy, sleep=self._sleep)
+                running = prediction.id
+                prediction = await self._ended(prediction)
+        except TimeoutError:
+            raise self._late(running) from None
+        if prediction.status != "succeeded":
+            raise ImageError(f"Replicate's prediction {prediction.id} {prediction.failure}")
+        addresses = list(dict.fromkeys(_addresses(prediction.output)))[:MOST_OUTPUTS]
+        if not addresses:
+            shown = json.dumps(prediction.output)[:100]
+            raise ImageError(f"Replicate's prediction {prediction.id} succeeded without a picture (output: {shown})")
+        made.ids.append(prediction.id)
+        expires = self._expiry(prediction)
+        for address in addresses:
+            try:
+                made.pictures.append(await self._fetched(address, expires))
+            except ImageError as error:
+                made.failure = error
+
+    async def _create(self, request: ImageRequest) -> "_Prediction":
+        """Asks for the pictures, once. When cancelled meanwhile, what was asked for is cancelled too."""
+        call = asyncio.ensure_future(self._post(request))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ToolError, TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT):
+                    prediction = await call
+                await self._cancelled(prediction.id)
+            raise
+
+    async def _post(self, request: ImageRequest) -> "_Prediction":
+        body: dict[str, JsonValue] = {"input": self._inputs.of(request)}
+        if self._version:
+            body["version"] = self._version
+        # Should this process die, the service ends the work by itself.
+        headers = {"cancel-after": f"{max(5, round(self._timeout) + 5)}s"}
+        answer = await self._call("POST", self._path, body, headers)
+        return self._prediction(answer)
+
+    async def _ended(self, prediction: "_Prediction") -> "_Prediction":
+        """The prediction at its end. However else this ends, the prediction is cancelled."""
+        path = f"/v1/predictions/{prediction.id}"
+        wait = FIRST_POLL
+        try:
+            while not prediction.ended:
+                await self._sleep(wait)
+                wait = min(wait * 1.3, LONGEST_POLL)
+                answer = await retrying(lambda _: self._call("GET", path), self._policy, sleep=self._sleep)
+                prediction = replace(self._prediction(answer), id=prediction.id)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._cancelled(prediction.id)))
+            raise
+        return prediction
+
+    async def _cancelled(self, prediction: str) -> None:
+        """Cancels it as well as can be within a few seconds; whoever cancels has worse to tell than a failure here."""
+        with contextlib.suppress(ToolError, TimeoutError):
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                cancel = f"/v1/predictions/{prediction}/cancel"
+                await retrying(lambda _: self._call("POST", cancel, repeatable=True), self._policy, sleep=self._sleep)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: JsonValue = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> Answer:
+        """One call with the token. What failed is retryable only when it cannot have bought anything."""
+        sent = {"authorization": f"Bearer {self._token}", **(headers or {})}
+        harmless = repeatable or method == "GET"
+        try:
+            answer = await self._fetcher.request(
+                method, self._base + path, headers=sent, json=body, timeout=CALL_TIMEOUT
+            )
+        except UnreachableError as error:
+            retryable = harmless or not error.sent
+            hint = None if retryable else "It may have been accepted: look at https://replicate.com/predictions first."
+            raise ImageError(f"Replicate: {error.message}", hint=hint, type="connection", retryable=retryable) from None
+        except ToolError as error:
+            raise ImageError(f"Replicate: {error.message}", hint=error.hint, type=error.type) from None
+        if 200 <= answer.status < 300:
+            return answer
+        raise self._refusal(answer, harmless)
+
+    def _refusal(self, answer: Answer, harmless: bool) -> ImageError:
+        said = _detail(answer)
+        match answer.status:
+            case 401:
+                return ImageError(
+                    f"Replicate refused the token: {said}",
+                    hint="Put a valid REPLICATE_API_TOKEN=… into .env; see https://replicate.com/account/api-tokens",
+                    type="missing_token",
+                )
+            case 402:
+                return ImageError(
+                    f"Replicate wants credit for this: {said}",
+                    hint="Buy credit at https://replicate.com/account/billing, then resume the run.",
+                )
+            case 403:
+                return ImageError(f"Replicate forbids it: {said}", type="permission")
+            case 404:
+                return ImageError(f"Replicate does not find it ({self.model}): {said}", type="model_not_found")
+            case 400 | 422:
+                return ImageError(f"Replicate takes the request for wrong: {said}", type="bad_request")
+            case 429:
+                return ImageError(
+                    f"Replicate asks for patience: {said}",
+                    type="rate_limited",
+                    retryable=True,
+                    retry_after=self._retry_after(answer),
+                )
+            case status if status >= 500:
+                return ImageError(f"Replicate failed ({status}): {said}", type="server_error", retryable=harmless)
+        return ImageError(f"Replicate answered with HTTP status {answer.status}: {said}")
+
+    def _prediction(self, answer: Answer) -> "_Prediction":
+        try:
+            found = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            found = None
+        name = found.get("id") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or not isinstance(name, str) or not _ID.fullmatch(name):
+            shown = answer.body[:100].decode("utf-8", "replace")
+            raise ImageError(f"Replicate's answer holds no prediction: {shown}", type="malformed_reply")
+        return _Prediction(
+            id=name,
+            status=str(found.get("status")),
+            output=found.get("output"),
+            error=str(found.get("error") or ""),
+            completed_at=str(found.get("completed_at") or ""),
+        )
+
+    async def _fetched(self, address: str, expires: datetime) -> Picture:
+        """The picture at the address, fetched without the token; ImageError when there is none."""
+        if address.startswith("data:"):
+            content = _decoded(address)
+            measure(content)
+            return Picture(content)
+        try:
+            got = await retrying(lambda _: self._fetcher.download(address), self._policy, sleep=self._sleep)
+            await asyncio.to_thread(measure, got.content)
+        except ToolError as error:
+            raise ImageError(
+                f"the picture was made, but could not be fetched: {error.message}",
+                hint=f"Until {_iso(expires)} it may be at {address}",
+                type="fetch_refused" if isinstance(error, FetchRefusedError) else "image_failed",
+            ) from None
+        return Picture(got.content, source_url=address, expires_at=_iso(expires))
+
+    def _expiry(self, prediction: "_Prediction") -> datetime:
+        with contextlib.suppress(ValueError):
+            completed = datetime.fromisoformat(prediction.completed_at)
+            return (completed if completed.tzinfo else completed.replace(tzinfo=UTC)) + LIFETIME
+        return datetime.fromtimestamp(self._clock(), UTC) + LIFETIME
+
+    def _retry_after(self, answer: Answer) -> float | None:
+        """Seconds, of a header that holds seconds or an HTTP date."""
+        given = answer.headers.get("retry-after", "").strip()
+        try:
+            return max(0.0, float(given))
+        except ValueError:
+            pass
+        try:
+            until = parsedate_to_datetime(given)
+        except ValueError:
+            return None
+        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - self._clock())
+
+    def _late(self, prediction: str) -> ImageError:
+        if not prediction:
+            return ImageError(f"Replicate did not take the request within {self._timeout:g} seconds")
+        return ImageError(
+            f"Replicate's prediction {prediction} did not end within {self._timeout:g} seconds and was told to stop",
+            hint=f"What became of it stands at https://replicate.com/p/{prediction}",
+        )
+
+
+@dataclass
+class _Made:
+    """What there is so far, and the last thing that went wrong."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    failure: ImageError | None = None
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What Replicate says of one piece of work."""
+
+    id: str
+    status: str
+    output: JsonValue
+    error: str
+    completed_at: str
+
+    @property
+    def ended(self) -> bool:
+        """A status that nobody knows yet is an end when the service says when it ended."""
+        return self.status in _ENDED or (self.status not in _RUNNING and bool(self.completed_at))
+
+    @property
+    def failure(self) -> str:
+        reason = f": {self.error}" if self.error else ""
+        match self.status:
+            case "failed":
+                return f"failed{reason}"
+            case "canceled":
+                return f"was cancelled on Replicate's side{reason}"
+            case "aborted":
+                return f"was given up before it began{reason}"
+        return f'ended as "{self.status}"{reason}'
+
+
+def _addresses(output: JsonValue) -> Iterator[str]:
+    """Every web or data address in an output, which may be a text, a list, a map, or these in one another."""
+    match output:
+        case str() if urlsplit(output).scheme in ("http", "https", "data"):
+            yield output
+        case list():
+            for item in output:
+                yield from _addresses(item)
+        case dict():
+            for item in output.values():
+                yield from _addresses(item)
+
+
+def _decoded(address: str) -> bytes:
+    head, _, body = address.partition(",")
+    try:
+        return base64.b64decode(body, validate=True) if head.endswith(";base64") else body.encode()
+    except binascii.Error:
+        raise ImageError("Replicate's output is a data address that cannot be decoded") from None
+
+
+def _detail(answer: Answer) -> str:
+    """What the service says of its refusal, in one line."""
+    try:
+        found = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        found = None
+    said = found.get("detail") or found.get("title") or found.get("error") if isinstance(found, dict) else None
+    words = said if isinstance(said, str) else json.dumps(said) if said else answer.body.decode("utf-8", "replace")
+    return " ".join(words.split())[:300] or f"HTTP status {answer.status}"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -63,13 +63,17 @@ def _names(steps: list[Step]) -> str:
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks the person at the terminal; `yes` was said already, or the plan was given by its file."""
+    """Asks the person at the terminal; `yes` was said already, or the plan was given by its file.
+
+    `show` puts the plan before the person, whoever reads stdout and however quiet the run shall be.
+    """
 
     reporter: Reporter
     team: Team
     workspace: Path
     pictures: str | None
     yes: bool
+    show: Callable[[Plan, Sequence[str]], None]
     stdin: TextIO
     stderr: TextIO
     environ: Mapping[str, str]
@@ -78,11 +82,12 @@ class Asking:
         """Shows the plan, then asks: run it? yes, no, edit."""
         while True:
             shown = effects(plan, self.team, workspace=self.workspace, pictures=self.pictures)
-            self.reporter.plan(plan, shown)
             if self.yes:
+                self.reporter.plan(plan, shown)
                 return Approved(plan)
             if not (self.stdin.isatty() and self.stderr.isatty()):
                 return Later()
+            self.show(plan, shown)
             answer = await self._ask("Run it? [y]es / [n]o / [e]dit: ")
             match answer.strip().lower():
                 case "y" | "yes":

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from master_agent.cli.options import Options
 from master_agent.errors import ErrorType
 from master_agent.events import Event
 from master_agent.master import Master
+from master_agent.plan import Plan
 from master_agent.reporters import Reporter
 from master_agent.results import ErrorInfo, RunResult
 from master_agent.settings import Settings, config_folder, load
@@ -87,6 +88,7 @@ def run(
             workspace=settings.workspace,
             pictures=maker(settings),
             yes=yes,
+            show=_shower(reporter, options),
             stdin=sys.stdin,
             stderr=sys.stderr,
             environ=os.environ,
@@ -99,6 +101,13 @@ def run(
             return code
         reporter.finish(result)
     return exit_codes.of_result(result)
+
+
+def _shower(reporter: Reporter, options: Options) -> Callable[[Plan, Sequence[str]], None]:
+    """How a plan is shown that is asked about: by the reporter, but on stderr where that would say nothing."""
+    if options.quiet or options.for_programs:
+        return lambda plan, effects: streams.show_plan(plan, effects, sys.stderr)
+    return reporter.plan
 
 
 def _not_run(result: RunResult) -> int | None:

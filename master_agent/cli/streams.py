@@ -70,6 +70,13 @@ def console(stream: IO[str]) -> "Console":
     return Console(file=stream, highlight=False, emoji=False)
 
 
+def show_plan(plan: Plan, effects: Sequence[str], stream: IO[str]) -> None:
+    """The plan as a table on a terminal's stream."""
+    from master_agent.reporters import terminal
+
+    terminal.show_plan(console(stream), plan, effects)
+
+
 def interactive() -> bool:
     """Whether a person can be asked: stdin and stderr are terminals, whatever stdout is."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
@@ -82,14 +89,14 @@ class ForPrograms(Silent):
         self.tell = inner.tell  # type: ignore[method-assign]
         self.finish = inner.finish  # type: ignore[method-assign]
 
-    def plan(self, plan: Plan, effects: Sequence[str]) -> None:
-        if interactive():
-            from master_agent.reporters.terminal import show_plan
-
-            show_plan(console(sys.stderr), plan, effects)
-
     def notice(self, text: str) -> None:
         say(text)
+
+
+def _close_log(log: LogFile) -> None:
+    log.close()
+    if log.error is not None:
+        say(f"the log file {log.path} is not whole: {log.error.strerror}")
 
 
 def make_reporter(options: Options) -> Reporter:
@@ -115,6 +122,6 @@ def open_reporter(options: Options, log_file: Path | None) -> Iterator[tuple[Rep
         listeners: list[Callable[[Event], None]] = [reporter.tell]
         if log_file is not None:
             log = LogFile(log_file)
-            stack.callback(log.close)
+            stack.callback(_close_log, log)
             listeners.append(log.tell)
         yield reporter, listeners

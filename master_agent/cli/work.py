@@ -164,10 +164,9 @@ def _plan_only(options: Options, text: str, params: Mapping[str, str], output: P
 
 def _show_table(made: Plan, team: Team, settings: Settings) -> None:
     from master_agent.cli.approve import effects, maker
-    from master_agent.reporters.terminal import show_plan
 
     lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings))
-    show_plan(streams.console(sys.stdout), made, lines)
+    streams.show_plan(made, lines, sys.stdout)
 
 
 def _save(path: Path, made: Plan) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from master_agent.context import Inputs, Perform
@@ -59,11 +60,12 @@ def asked(journal: Journal, wire: str, default_model: str | None, clock: Callabl
 
         reply: Reply | None = None
         try:
-            async for part in thread.send(request.turn, options):
-                if isinstance(part, TextPiece):
-                    journal.tell(TextDelta(**who, text=part.text))
-                else:
-                    reply = part
+            async with aclosing(thread.send(request.turn, options)) as parts:
+                async for part in parts:
+                    if isinstance(part, TextPiece):
+                        journal.tell(TextDelta(**who, text=part.text))
+                    else:
+                        reply = part
             if reply is None:
                 raise ModelError("the model's answer has no end", type="malformed_reply", retryable=True)
         except MasterAgentError as error:

@@ -1,4 +1,4 @@
-"""A model's server that is not there, or is but should not be: one clear message, its exit code, nothing half-written."""
+"""A model's server that is not there, or misbehaves: one clear message, its exit code, nothing half-written."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The main job on the real wire: the openai client, a loopback server of Chat Completions, and Replicate's four calls."""
+"""The main job on the real wire: the openai client, a loopback Chat Completions server, Replicate's four calls."""
 
 import json
 import re
@@ -133,7 +133,7 @@ def test_ctrl_c_cancels_the_prediction_at_replicate(cli: Cli) -> None:
 
 
 def test_ctrl_c_leaves_no_request_open_at_the_models_server(cli: Cli) -> None:
-    with ChatServer(lambda body: chat.hang_mid_stream()) as server:
+    with ChatServer(lambda _: chat.hang_mid_stream()) as server:
         process = cli.start("Greet", "--yes", "--openai-base-url", server.base_url, "--model", "m")
         assert server.wait_for(lambda: server.open_requests == 1, 30)
         process.send_signal(signal.SIGINT)

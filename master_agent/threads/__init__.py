@@ -1,10 +1,10 @@
 """The port to models: an agent's conversation is a Thread, one go at it is a Run; each wire is one file beside this.
 
-A Run goes queued → in_progress → requires_action → completed, failed, cancelled, expired or incomplete, and lasts across
-its tool rounds. `send` is one request of it: a turn goes in, pieces of text come out, then the Reply, once and last.
+A Run goes queued → in_progress → requires_action → completed, failed, cancelled, expired or incomplete, and lasts
+across its tool rounds. `send` is one request of it: a turn goes in, pieces of text come out, then the Reply, last.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -96,7 +96,7 @@ Turn = UserTurn | ToolOutputs
 
 @dataclass(frozen=True)
 class CallOptions:
-    """One request: who asks (for which step, which attempt, which turn, from 1), and how long it may take in seconds."""
+    """One request: who asks, for which step, attempt and turn (from 1), and how many seconds it may take."""
 
     agent: str
     step: str | None = None
@@ -143,7 +143,7 @@ class Thread(Protocol):
     @property
     def agent(self) -> AgentSpec: ...
 
-    def send(self, turn: Turn, options: CallOptions) -> AsyncIterator[TextPiece | Reply]:
+    def send(self, turn: Turn, options: CallOptions) -> AsyncGenerator[TextPiece | Reply, None]:
         """One request; ModelError when no Reply can be had. After an error the thread is as it was before."""
 
     async def cancel(self) -> None:

@@ -14,7 +14,7 @@ it says `"repeat": true`.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,7 +164,7 @@ class ScriptedThread:
         self.state = state
         self._script = script
 
-    async def send(self, turn: Turn, options: CallOptions) -> AsyncIterator[TextPiece | Reply]:
+    async def send(self, turn: Turn, options: CallOptions) -> AsyncGenerator[TextPiece | Reply, None]:
         line = self._script.take(turn, options)
         if line.error:
             raise ModelError(**line.error.model_dump())

@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from master_agent.errors import StepError
+from master_agent.errors import ErrorType, StepError
+from master_agent.results import ErrorInfo
 from master_agent.threads import (
     Call,
     CallOptions,
@@ -22,6 +23,7 @@ from master_agent.threads import (
 from master_agent.tools import ToolCall, ToolOutput, Use
 
 LAST = "last"
+HOPELESS: tuple[ErrorType, ...] = ("missing_token",)
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,23 @@ async def converse(
     """Alternates model and tools until the run is over. All outputs of a round go back at once.
 
     A round that wholly succeeded and holds a finish tool with `last: true` ends it without another request. StepError
-    when the model refuses, is cut off, or uses `turns` requests without coming to an end.
+    when the model refuses, is cut off, uses `turns` requests without coming to an end, or comes to one though its
+    finish tools have all failed: words do not make a file or a picture.
     """
     outputs: list[ToolOutput] = []
+    finishing: list[ErrorInfo | None] = []
     said: Turn = turn
     for number in range(options.turn, options.turn + turns):
         reply = await call(CallRequest(thread, said, replace(options, turn=number)))
         if reply.status != "requires_action":
-            return Outcome(_completed(reply), tuple(outputs), number)
+            text = _completed(reply)
+            _not_in_vain(finishing)
+            return Outcome(text, tuple(outputs), number)
         made = await _use_all(reply.calls, use, make, finish)
+        for asked, output, _ in made:
+            _not_hopeless(output)
+            if asked.name in finish:
+                finishing.append(output.error)
         outputs += [output for _, output, _ in made if output.error is None]
         if all(output.error is None for _, output, _ in made) and any(last for _, _, last in made):
             return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number)
@@ -97,6 +107,19 @@ def _without_last(asked: ModelToolCall) -> tuple[ModelToolCall, bool]:
         return asked, False
     last = arguments.pop(LAST)
     return replace(asked, arguments=json.dumps(arguments, ensure_ascii=False)), last is True
+
+
+def _not_hopeless(output: ToolOutput) -> None:
+    """What no model can heal, such as a missing token, ends the step before another request is paid for."""
+    if output.error is not None and output.error.type in HOPELESS:
+        raise StepError(output.error.message, hint=output.error.hint, type=output.error.type)
+
+
+def _not_in_vain(finishing: list[ErrorInfo | None]) -> None:
+    """Of the finish tools that were used, one at least must have succeeded."""
+    last = finishing[-1] if finishing else None
+    if last is not None and None not in finishing:
+        raise StepError(last.message, hint=last.hint, type=last.type)
 
 
 def _completed(reply: Reply) -> str:

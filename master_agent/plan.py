@@ -1,6 +1,5 @@
 """The plan contract: from JSON that a person or a model wrote to a checked Plan, or to every fault at once."""
 
-import difflib
 import json
 import re
 from collections import Counter
@@ -9,17 +8,25 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from master_agent.errors import PlanError
 from master_agent.references import FIELDS, Malformed, Reference, find, rename
+from master_agent.values import clean, kind, quoted
+from master_agent.values import suggestion as suggestion
 
 MAX_STEPS = 10_000
+MAX_NEEDS = 1_000_000
 MAX_BYTES = 10 * 1024 * 1024
+MOST_CIRCLES = 50
+MOST_COMPARED = 30_000  # ids that are compared with wrong ones, to find the nearest
 STEP_ID = r"^[a-z][a-z0-9_]{0,62}$"
 
 StepId = Annotated[str, Field(pattern=STEP_ID)]
 Order = Literal["sequence", "graph"]
+
+
+_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class _Contract(BaseModel):
@@ -49,7 +56,7 @@ class ToolStep(_Contract):
 
     @property
     def title(self) -> str:
-        return ", ".join(f"{name}={_quoted(value)}" for name, value in self.arguments.items())
+        return ", ".join(f"{name}={quoted(value)}" for name, value in self.arguments.items())
 
 
 Step = AgentStep | ToolStep
@@ -111,6 +118,8 @@ def load(content: bytes, *, source: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise PlanError(f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise PlanError(f"{source} cannot be read: {error}") from None
     except RecursionError:
         raise PlanError(f"{source} is nested too deeply to be a plan") from None
 
@@ -130,22 +139,10 @@ def check(
     `lenient` forgives what models write: hyphens in ids, arguments as a list of {name, value}. `task` and `params`,
     where given, take the place of the plan's own.
     """
-    return _Checker(agents, tools, lenient).plan(raw, task, params, repaired)
-
-
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the given one, where one is near."""
-    found = difflib.get_close_matches(given.lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, or the known names, or nothing."""
-    names = sorted(known)
-    near = nearest(given, names)
-    if near:
-        return f'; did you mean "{near}"?'
-    return f" (there are: {', '.join(names[:20])})" if names else ""
+    try:
+        return _Checker(agents, tools, lenient).plan(clean(raw), clean(task), clean(params), repaired)
+    except RecursionError:
+        raise PlanError("the plan is nested too deeply") from None
 
 
 @dataclass
@@ -156,14 +153,22 @@ class _Checker:
     faults: list[str] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    needed: dict[str, list[str]] = field(default_factory=dict)
+    edges: int = 0
+    compared: int = 0
 
     def fault(self, path: str, message: str) -> None:
         self.faults.append(f"{path}: {message}")
 
+    def no_step(self, name: str) -> str:
+        # To look for the nearest of 10,000 ids takes a while: once is helpful, 10,000 times is a standstill.
+        self.compared += len(self.ids)
+        return f"no step {quoted(name)}{suggestion(name, self.ids) if self.compared <= MOST_COMPARED else ''}"
+
     def plan(self, raw: object, task: str | None, params: Mapping[str, str] | None, repaired: bool) -> Plan:
         if not isinstance(raw, dict) or not isinstance(raw.get("plan"), list):
             raise PlanError(
-                f'no plan: expected an object with a list "plan", found {_kind(raw)}',
+                f'no plan: expected an object with a list "plan", found {kind(raw)}',
                 hint='The smallest plan is {"plan": [{"agent": "code", "prompt": "…"}]}.',
             )
         if raw.get("kind") == "result":
@@ -177,16 +182,15 @@ class _Checker:
         given = dict(params) if params is not None else {}
         own = raw.get("params")
         merged = {**({str(k): _as_text(v) for k, v in own.items()} if isinstance(own, dict) else {}), **given}
-        entries = [dict(entry) if isinstance(entry, dict) else None for entry in steps]
+        entries = [self._entry(entry) if isinstance(entry, dict) else None for entry in steps]
         self._ids(steps, entries)
         order = self._order(raw, entries)
         built = [self._step(i, e, order, merged) for i, e in enumerate(entries) if e is not None]
         made = tuple(step for step in built if step is not None)
-        if not self.faults:
-            self._acyclic(made)
+        self._acyclic()
         if self.faults:
-            count = len(self.faults)
-            raise PlanError(f"the plan has {count} fault{'s' if count > 1 else ''}", tuple(self.faults))
+            faults = tuple(dict.fromkeys(self.faults))
+            raise PlanError(f"the plan has {len(faults)} fault{'s' if len(faults) > 1 else ''}", faults)
         own_task = raw.get("task")
         return Plan(
             task=task if task is not None else own_task,
@@ -202,20 +206,27 @@ class _Checker:
             if name not in known:
                 self.fault(name, f'unknown field "{name}"{suggestion(name, known)}')
         if raw.get("kind", "plan") not in ("plan", None):
-            self.fault("kind", f'expected "plan", found {_quoted(raw["kind"])}')
+            self.fault("kind", f'expected "plan", found {quoted(raw["kind"])}')
         if raw.get("version", 1) not in (1, None) or raw.get("version") is True:
-            self.fault("version", f"expected 1, found {_quoted(raw['version'])}; a newer master-agent wrote this plan")
+            self.fault("version", f"expected 1, found {quoted(raw['version'])}; a newer master-agent wrote this plan")
         if not isinstance(raw.get("task"), str | None):
-            self.fault("task", f"expected text, found {_quoted(raw['task'])}")
+            self.fault("task", f"expected text, found {quoted(raw['task'])}")
         if not isinstance(raw.get("params"), dict | None):
-            self.fault("params", f"expected an object of names and values, found {_quoted(raw['params'])}")
+            self.fault("params", f"expected an object of names and values, found {quoted(raw['params'])}")
         if raw.get("order") not in ("sequence", "graph", None):
-            self.fault("order", f'expected "sequence" or "graph", found {_quoted(raw["order"])}')
+            self.fault("order", f'expected "sequence" or "graph", found {quoted(raw["order"])}')
+
+    def _entry(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry without fields that say nothing: null in place of what the other kind of step has."""
+        without = ["with"] if entry.get("agent") else ["prompt"] if entry.get("tool") else []
+        if self.lenient:
+            without += ["id", "agent", "tool"]
+        return {name: value for name, value in entry.items() if name not in without or value not in ("", [], {})}
 
     def _ids(self, steps: list[Any], entries: list[dict[str, Any] | None]) -> None:
         for i, entry in enumerate(entries):
             if entry is None:
-                self.fault(f"plan[{i}]", f"expected an object, found {_quoted(steps[i])}")
+                self.fault(f"plan[{i}]", f"expected an object, found {quoted(steps[i])}")
             elif entry.get("id") is not None:
                 self._given_id(i, entry)
         numbers: Counter[str] = Counter()
@@ -230,17 +241,20 @@ class _Checker:
                 entry["id"] = f"{stem}_{numbers[stem]}"
                 self.ids[entry["id"]] = -1
         self.ids = {entry["id"]: i for i, entry in enumerate(entries) if entry is not None}
-        self.names = list(self.ids)
+        # "" stands where an id is wrong, so that the steps after it have no fault of their own.
+        self.names = ["" if e is None or self.ids[e["id"]] != i else e["id"] for i, e in enumerate(entries)]
 
     def _given_id(self, i: int, entry: dict[str, Any]) -> None:
         path, given = f"plan[{i}].id", entry["id"]
         name = self._name(given) if isinstance(given, str) else given
-        if not isinstance(name, str) or not re.match(STEP_ID, name):
+        if not isinstance(name, str) or not _ID.fullmatch(name):
             rule = "an id is 1 to 63 small letters, digits and underscores, and starts with a letter"
             better = re.sub(r"[^a-z0-9]+", "_", given.lower()).strip("_") if isinstance(given, str) else ""
-            near = f'; "{better}" would do' if re.match(STEP_ID, better) else ""
-            self.fault(path, f"{_quoted(given)} is no id: {rule}{near}")
-            entry["id"] = f"unnamed_{i}"
+            near = f'; "{better}" would do' if _ID.fullmatch(better) else ""
+            self.fault(path, f"{quoted(given)} is no id: {rule}{near}")
+            # Known by the wrong id all the same: what refers to it has no fault of its own.
+            entry["id"] = name if isinstance(name, str) else f"unnamed_{i}"
+            self.ids.setdefault(entry["id"], i)
         elif name == "params":
             self.fault(path, '"params" is taken: ${params.…} are the parameters of the task')
         elif name in self.ids:
@@ -265,12 +279,15 @@ class _Checker:
         for name in entry:
             if name not in known:
                 self.fault(f"{path}.{name}", f'unknown field "{name}"{suggestion(name, known)}')
+        needs = self._needs(i, entry, order)
+        self.needed.setdefault(entry["id"], needs)
+        if not _ID.fullmatch(entry["id"]):  # told already; what else is wrong with the step is told too
+            entry["id"] = f"unnamed_{i}"
         agent, tool = entry.get("agent"), entry.get("tool")
         if (agent is None) == (tool is None):
             both = "an agent and a tool" if agent is not None else "neither an agent nor a tool"
             self.fault(path, f"has {both}; a step has one of them")
             return None
-        needs = self._needs(i, entry, order)
         step = self._agent_step(path, entry, params) if agent is not None else self._tool_step(path, entry, params)
         if len(self.faults) > before or step is None:
             return None
@@ -278,21 +295,23 @@ class _Checker:
         if order == "sequence":
             for name in referred:
                 if self.ids[name] >= i:
-                    self.fault(path, f'refers to "{name}", which comes later in the sequence')
+                    later = "itself" if self.ids[name] == i else f'"{name}", which comes later in the sequence'
+                    self.fault(path, f"refers to {later}")
             return step.model_copy(update={"needs": tuple(needs)})
-        return step.model_copy(update={"needs": tuple(dict.fromkeys([*needs, *referred]))})
+        needs = self.needed[step.id] = list(dict.fromkeys([*needs, *referred]))
+        return step.model_copy(update={"needs": tuple(needs)})
 
     def _agent_step(self, path: str, entry: Mapping[str, Any], params: Mapping[str, str]) -> Step | None:
         before, agent, prompt = len(self.faults), entry["agent"], entry.get("prompt")
         name = agent.strip().lower() if isinstance(agent, str) else None
         if name is None or name not in self.agents:
-            self.fault(f"{path}.agent", f"no agent {_quoted(agent)}{suggestion(str(agent), self.agents)}")
+            self.fault(f"{path}.agent", f"no agent {quoted(agent)}{suggestion(str(agent), self.agents)}")
         if entry.get("with") is not None:
             self.fault(f"{path}.with", "only a step with a tool has arguments; tell an agent in its prompt")
         if not isinstance(prompt, str) or not prompt.strip():
-            self.fault(f"{path}.prompt", f"expected what the agent shall do, found {_quoted(prompt)}")
+            self.fault(f"{path}.prompt", f"expected what the agent shall do, found {quoted(prompt)}")
         elif self.lenient:
-            prompt = rename(prompt, self._name)
+            prompt = str(rename(prompt, self._name))
         if isinstance(prompt, str):
             self._references(f"{path}.prompt", prompt, params)
         if len(self.faults) > before or not isinstance(prompt, str) or name is None:
@@ -302,7 +321,7 @@ class _Checker:
     def _tool_step(self, path: str, entry: Mapping[str, Any], params: Mapping[str, str]) -> Step | None:
         before, tool = len(self.faults), entry["tool"]
         if not isinstance(tool, str) or tool not in self.tools:
-            self.fault(f"{path}.tool", f"no tool {_quoted(tool)}{suggestion(str(tool), self.tools)}")
+            self.fault(f"{path}.tool", f"no tool {quoted(tool)}{suggestion(str(tool), self.tools)}")
         if entry.get("prompt") is not None:
             self.fault(f"{path}.prompt", 'a step with a tool has no prompt; its arguments are in "with"')
         arguments = self._arguments(f"{path}.with", entry.get("with"))
@@ -314,11 +333,18 @@ class _Checker:
             if isinstance(value, str) and self.lenient:
                 arguments[name] = value = self._name(value)
             if isinstance(value, str) and value not in self.ids and not any(find(value)):
-                self.fault(f"{path}.with.{name}", f"no step {_quoted(value)}{suggestion(value, self.ids)}")
+                self.fault(f"{path}.with.{name}", self.no_step(value))
         for name, message in signature.faults(arguments):
             self.fault(f"{path}.with.{name}" if name else f"{path}.with", message)
-        self._references(f"{path}.with", arguments, params)
-        return ToolStep(id=entry["id"], tool=tool, arguments=arguments) if len(self.faults) == before else None
+        for name, given in arguments.items():
+            self._references(f"{path}.with.{name}", given, params)
+        if len(self.faults) > before:
+            return None
+        try:
+            return ToolStep.model_validate({"id": entry["id"], "tool": tool, "with": arguments})
+        except ValidationError:  # the only thing left that can be wrong with JSON
+            self.fault(f"{path}.with", "nested too deeply")
+            return None
 
     def _arguments(self, path: str, given: object) -> dict[str, JsonValue] | None:
         if given is None:
@@ -328,29 +354,38 @@ class _Checker:
             if len(pairs) == len(given):
                 given = {pair["name"]: pair.get("value") for pair in pairs}
         if not isinstance(given, dict):
-            self.fault(path, f"expected an object of arguments, found {_quoted(given)}")
+            self.fault(path, f"expected an object of arguments, found {quoted(given)}")
             return None
         if self.lenient:
-            given = {n: rename(v, self._name) if isinstance(v, str) else v for n, v in given.items()}
+            given = {name: rename(value, self._name) for name, value in given.items()}
         return dict(given)
 
     def _needs(self, i: int, entry: Mapping[str, Any], order: Order) -> list[str]:
         given, path = entry.get("needs"), f"plan[{i}].needs"
         before = self.names[max(i - 1, 0) : i]
         if given is None:
-            return before if order == "sequence" else self.names[:i]
+            return self._counted(before if order == "sequence" else self.names[:i])
         if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-            self.fault(path, f"expected a list of step ids, found {_quoted(given)}")
+            self.fault(path, f"expected a list of step ids, found {quoted(given)}")
             return []
         names = list(dict.fromkeys(self._name(name) for name in given))
         for name in names:
             if name == entry["id"]:
                 self.fault(path, f'"{name}" needs itself')
             elif name not in self.ids:
-                self.fault(path, f"no step {_quoted(name)}{suggestion(name, self.ids)}")
-        if order == "sequence" and names != before:
+                self.fault(path, self.no_step(name))
+        if order == "sequence" and names != before and "" not in before:
             self.fault(path, 'in a sequence a step needs the one before it; drop "needs", or set "order" to "graph"')
-        return [name for name in names if name in self.ids]
+        return self._counted([name for name in names if name in self.ids and name != entry["id"]])
+
+    def _counted(self, needs: list[str]) -> list[str]:
+        self.edges += len(needs)
+        if self.edges > MAX_NEEDS:
+            raise PlanError(
+                f"the steps of the plan need each other more than {MAX_NEEDS:,} times",
+                hint='A step without "needs" needs everything before it: list what it needs, or [] for nothing.',
+            )
+        return needs
 
     def _references(self, path: str, value: JsonValue, params: Mapping[str, str]) -> None:
         for reference in find(value):
@@ -359,10 +394,10 @@ class _Checker:
                     self.fault(path, f"{text} is no reference; write ${{step.text}}, or $${{ for a plain ${{")
                 case Reference("params", (name, *rest)):
                     if name not in params or rest:
-                        self.fault(path, f"{reference}: no parameter {_quoted(name)}{suggestion(name, params)}")
+                        self.fault(path, f"{reference}: no parameter {quoted(name)}{suggestion(name, params)}")
                 case Reference(source, (part, *rest)):
                     if source not in self.ids:
-                        self.fault(path, f"{reference}: no step {_quoted(source)}{suggestion(source, self.ids)}")
+                        self.fault(path, f"{reference}: {self.no_step(source)}")
                     elif part not in FIELDS:
                         self.fault(path, f'{reference}: a step has text, path and data, no "{part}"')
                     elif (part == "data") != bool(rest):
@@ -373,15 +408,25 @@ class _Checker:
         names = [r.source for r in find(value) if isinstance(r, Reference) and r.source != "params"]
         if isinstance(step, ToolStep):
             parameters = self.tools[step.tool].step_parameters
-            names += [str(step.arguments[name]) for name in parameters if step.arguments.get(name) in self.ids]
+            given = [step.arguments.get(name) for name in parameters]
+            names += [name for name in given if isinstance(name, str) and name in self.ids]
         return names
 
-    def _acyclic(self, steps: tuple[Step, ...]) -> None:
-        try:
-            TopologicalSorter({step.id: step.needs for step in steps}).prepare()
-        except CycleError as error:
-            cycle = " → ".join(reversed(error.args[1]))
-            self.fault("plan", f"steps that need each other can never start: {cycle}")
+    def _acyclic(self) -> None:
+        """A fault for each circle of needs; what shares a step with one that was told is not told again."""
+        graph: Mapping[str, Collection[str]] = self.needed
+        for _ in range(MOST_CIRCLES):
+            try:
+                TopologicalSorter(graph).prepare()
+            except CycleError as error:
+                cycle: list[str] = list(reversed(error.args[1]))
+                said = " → ".join(cycle if len(cycle) <= 20 else [*cycle[:10], "…", *cycle[-10:]])
+                first = min(self.ids[name] for name in cycle)
+                self.fault(f"plan[{first}].needs", f"steps that need each other can never start: {said}")
+                told = set(cycle)
+                graph = {name: [n for n in needs if n not in told] for name, needs in graph.items() if name not in told}
+            else:
+                return
 
 
 def _in_order_of_needs(steps: tuple[Step, ...]) -> Iterable[Step]:
@@ -392,20 +437,3 @@ def _in_order_of_needs(steps: tuple[Step, ...]) -> Iterable[Step]:
 
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _quoted(value: object) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _kind(raw: object) -> str:
-    match raw:
-        case dict():
-            return f"an object with {', '.join(map(_quoted, list(raw)[:8])) or 'nothing in it'}"
-        case list():
-            return "a list"
-    return _quoted(raw)

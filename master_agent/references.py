@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 FIELDS = ("text", "path", "data")
 _TOKEN = re.compile(r"\$\$\{|\$\{([^${}]*)\}")
-_SHAPE = re.compile(r"([a-z][a-z0-9_-]*)((?:\.[A-Za-z0-9_-]+)+)")
+_SHAPE = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)((?:\.[A-Za-z0-9_-]+)+)")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def fill_text(text: str, resolve: Callable[[Reference], str]) -> str:
     return _TOKEN.sub(replace, text)
 
 
-def rename(text: str, names: Callable[[str], str]) -> str:
-    """The text with the source of every reference renamed."""
+def rename(value: JsonValue, names: Callable[[str], str]) -> JsonValue:
+    """The value with the source of every reference renamed."""
 
     def replace(match: re.Match[str]) -> str:
         if match.group(0) == "$${":
@@ -87,7 +87,14 @@ def rename(text: str, names: Callable[[str], str]) -> str:
             return match.group(0)
         return str(Reference(names(reference.source), reference.path))
 
-    return _TOKEN.sub(replace, text)
+    match value:
+        case str():
+            return _TOKEN.sub(replace, value)
+        case list():
+            return [rename(item, names) for item in value]
+        case dict():
+            return {name: rename(item, names) for name, item in value.items()}
+    return value
 
 
 def _read(inside: str) -> Reference | Malformed:

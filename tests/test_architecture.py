@@ -32,7 +32,7 @@ LAYERS = [
     ["plan"],
     ["references"],
     ["results"],
-    ["errors"],
+    ["errors", "values"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_CLI = "settings"  # only the command line may read settings

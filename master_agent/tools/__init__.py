@@ -47,7 +47,7 @@ class ToolOutput:
     text: str
     data: dict[str, JsonValue] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     error: ErrorInfo | None = None
 
     @classmethod
@@ -130,7 +130,7 @@ class Tool:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """The JSON Schema of the arguments, without the noise of titles."""
-        schema = _without_titles(self._model.model_json_schema())
+        schema: dict[str, Any] = _without_titles(self._model.model_json_schema())
         schema.setdefault("properties", {})
         schema["additionalProperties"] = False
         return schema

@@ -142,7 +142,8 @@ class StandIn(ThreadingHTTPServer):
 
     def _end(self, prediction: dict[str, Any]) -> None:
         prediction["status"] = self.script.end
-        prediction["completed_at"] = _now()
+        if self.script.end != "aborted":  # that one never began, so it was never completed
+            prediction["completed_at"] = _now()
         prediction["error"] = self.script.error
         if self.script.end == "succeeded":
             prediction["metrics"] = {"predict_time": 0.5}

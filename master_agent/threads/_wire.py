@@ -1,0 +1,178 @@
+"""What the wires share that make one request a turn: bodies go out, pieces of text come in, refusals are learnt."""
+
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from master_agent.errors import ModelError
+from master_agent.threads import AgentSpec, Capabilities, ThreadState
+from master_agent.threads._accepted import Accepted
+from master_agent.threads._openai import Deadline, RefusedRequestError, Server, request_options
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, AsyncStream
+
+AFTER_THE_END = 5.0
+"""Seconds to wait for the end of a stream whose reply is already whole."""
+
+_END = object()
+
+
+class Answering(Protocol):
+    """What takes in an answer as it comes; `finish` says how it ended, and is empty as long as it has not."""
+
+    @property
+    def finish(self) -> str: ...
+
+    def whole(self, body: bytes) -> None:
+        """Takes in an answer that came at once; ModelError when it is none."""
+
+    def add(self, data: object) -> str:
+        """Takes in one chunk and returns the text that came with it; ModelError when it cannot be read."""
+
+
+class OneRequestWire:
+    """One server through one client, asked on one path; `model` is for agents that name none."""
+
+    name: str
+    path: str
+
+    def __init__(
+        self,
+        api_key: str | None,
+        base_url: str | None,
+        model: str,
+        *,
+        capabilities: Capabilities | None = None,
+        client: "AsyncOpenAI | None" = None,
+        idle_timeout: float = 60.0,
+        organization: str | None = None,
+        project: str | None = None,
+    ) -> None:
+        self.server = Server(base_url, api_key)
+        self.model = model
+        self._client = client
+        self._idle_timeout = idle_timeout
+        self._account = (organization, project)
+        self._at_first = Accepted(capabilities or Capabilities())
+        self._accepted: dict[str, Accepted] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do with the wire's own model, as far as it has shown."""
+        return self.accepted(self.model).capabilities
+
+    def accepted(self, model: str) -> Accepted:
+        """What that model on this server has not refused yet."""
+        return self._accepted.get(model, self._at_first)
+
+    async def close(self) -> None:
+        """Closes the client and its connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def models(self, within: float = 10.0) -> list[str]:
+        """The names of the models that the server offers, in its order; ModelError when it does not tell."""
+        import httpx2
+
+        deadline = Deadline.after(within, f"did not list its models within {within:g} s")
+        asked = self.client().get("/models", cast_to=httpx2.Response, options=request_options(within))
+        response = await self.server.bounded(asked, deadline)
+        try:
+            return [str(entry["id"]) for entry in json.loads(response.content)["data"]]
+        except (ValueError, TypeError, KeyError):
+            raise self.server.malformed(response.text[:1000], "a list of models that cannot be read") from None
+
+    def client(self) -> "AsyncOpenAI":
+        """The wire's one client, made when it is first needed."""
+        if self._client is None:
+            self._client = self.server.client(*self._account)
+        return self._client
+
+    def check(self, agent: AgentSpec, state: ThreadState | None) -> None:
+        """ModelError when the conversation began on another wire."""
+        if state is not None and state.wire != self.name:
+            raise ModelError(
+                f"the conversation of the agent {agent.name!r} began on the wire {state.wire!r}, this is {self.name!r}",
+                type="bad_request",
+                hint="Go on with the settings that the run began with.",
+            )
+
+    async def ask(self, body: dict[str, Any], seconds: float, answer: Answering) -> AsyncGenerator[str, None]:
+        """One request of so many seconds at most: its text as it comes, the rest in `answer`; else ModelError."""
+        try:
+            async with aclosing(self._ask(body, seconds, answer)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except ModelError as error:
+            told = self.explained(error, body)
+            if told is error:
+                raise
+            raise told from error
+
+    def explained(self, error: ModelError, body: dict[str, Any]) -> ModelError:
+        """The error to raise: retryable at once if the next request leaves out what was refused, else as it is."""
+        if not isinstance(error, RefusedRequestError):
+            return error
+        model = body["model"]
+        left, refused = self.accepted(model).without(error.complaint, body)
+        if not refused:
+            return error
+        self._accepted[model] = left
+        message = f"{error.message} (so from now on without {' and '.join(refused)})"
+        return ModelError(message, type="bad_request", retryable=True, retry_after=0.0)
+
+    async def _ask(self, body: dict[str, Any], seconds: float, answer: Answering) -> AsyncGenerator[str, None]:
+        import httpx2
+        from openai import AsyncStream
+
+        deadline = Deadline.after(seconds, f"did not finish its reply within {seconds:g} s")
+        options = request_options(seconds)
+        # The SDK's `post`, because what compatible servers send does not always fit its types: `answer` reads the JSON.
+        if not body.get("stream"):
+            plain = self.client().post(self.path, cast_to=httpx2.Response, body=body, options=options)
+            answer.whole((await self.server.bounded(plain, deadline)).content)
+            return
+        streamed = self.client().post(
+            self.path, cast_to=object, body=body, options=options, stream=True, stream_cls=AsyncStream[object]
+        )
+        stream = await self.server.bounded(streamed, deadline)
+        try:
+            kind = stream.response.headers.get("content-type", "")
+            if "json" in kind or "html" in kind:  # a server that cannot stream, or something else in its place
+                answer.whole(await self.server.bounded(stream.response.aread(), deadline))
+                return
+            idle = min(self._idle_timeout, seconds)
+            async with aclosing(self._read(stream, deadline, idle, answer)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            await stream.close()
+
+    async def _read(
+        self, stream: "AsyncStream[object]", deadline: Deadline, idle: float, answer: Answering
+    ) -> AsyncGenerator[str, None]:
+        """The pieces of text of a stream; each wait has its own bound, for `asyncio.timeout` may not span a `yield`."""
+        # Before the first chunk a server may load the model, and a model think, for as long as the request may take.
+        bound = deadline
+        while True:
+            try:
+                chunk = await self.server.bounded(anext(stream, _END), bound)
+            except ModelError:
+                if answer.finish:  # what is paid for and whole is not asked for again because of what comes after it
+                    return
+                raise
+            if chunk is _END:
+                return
+            if piece := answer.add(chunk):
+                yield piece
+            silence = min(idle, AFTER_THE_END) if answer.finish else idle
+            bound = deadline.or_after(silence, f"fell silent for {idle:g} s in the middle of its reply")
+
+
+def schema_name(agent: AgentSpec) -> str:
+    """The agent's name as the name of a reply's schema."""
+    return re.sub(r"[^\w-]", "_", agent.name, flags=re.ASCII)[:64] or "reply"

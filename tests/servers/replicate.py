@@ -203,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._say(200, b"<html>not here any more</html>", "image/png")
             case ["files", *_]:
                 self._say(200, png(), "image/png")
+            case ["v1", "account"]:
+                self._json(200, {"type": "user", "username": "tester", "name": "A Tester"})
             case ["v1", "predictions", name] if name in self.server.predictions:
                 self._json(200, self.server.look(name))
             case _:

@@ -357,6 +357,9 @@ class Painter:
     def __init__(self, *contents: bytes) -> None:
         self.contents = contents
 
+    async def check(self) -> str:
+        return "brushes at hand"
+
     async def generate(self, request: ImageRequest) -> Pictures:
         expires = "2026-03-01T13:00:00Z"
         pictures = tuple(Picture(content, f"https://a.b/{n}", expires) for n, content in enumerate(self.contents))

@@ -12,6 +12,7 @@ MasterAgentError
 ├── ToolError            a tool could not do its work; told to the model, or fails the tool's step
 │   ├── FileRefusedError     a path that may not be touched
 │   ├── FetchRefusedError    an address that may not be fetched
+│   ├── UnreachableError     an address where nobody answers (in fetch.py)
 │   └── ImageError           a picture that could not be made
 └── StepError            a step failed for a reason of its own: an empty reference, a turn limit
 

@@ -11,6 +11,12 @@ from master_agent.errors import MasterAgentError
 T = TypeVar("T")
 
 
+def asked_to_wait(error: MasterAgentError) -> float | None:
+    """The seconds that a server asked to wait, where it did."""
+    asked: float | None = getattr(error, "retry_after", None)
+    return asked
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often and how patiently: `attempts` in all; waits in seconds, doubling from `first_wait` to `longest_wait`.
@@ -27,7 +33,7 @@ class RetryPolicy:
         """Seconds to wait after the failed `attempt` (from 1); None when there is no use in another."""
         if not error.retryable or attempt >= self.attempts:
             return None
-        asked: float | None = getattr(error, "retry_after", None)
+        asked = asked_to_wait(error)
         if asked is not None:
             return asked + chance() * 0.1 if asked <= self.longest_retry_after else None
         # Full jitter: many steps that failed together must not come back together.
@@ -49,6 +55,9 @@ async def retrying(
         except MasterAgentError as error:
             wait = policy.wait(error, number, chance)
             if wait is None:
+                asked = asked_to_wait(error)
+                if asked and error.hint is None:
+                    error.hint = f"It asks to wait {asked:g} seconds; try again then."
                 raise
         await sleep(wait)
         number += 1

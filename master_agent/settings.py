@@ -95,13 +95,17 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def _plain(self) -> Any:
+        return get_args(self.hint)[0]
+
+    @property
     def repeatable(self) -> bool:
-        return get_origin(self.hint) is tuple
+        return get_origin(self._plain) is tuple
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The values of a closed choice."""
-        for option in (self.hint, *get_args(self.hint)):
+        for option in (self._plain, *get_args(self._plain)):
             if get_origin(option) is Literal:
                 return get_args(option)
         return ()
@@ -124,7 +128,8 @@ def table() -> dict[str, Setting]:
     hints = get_type_hints(Settings, include_extras=True)
     rows: dict[str, Setting] = {}
     for f in fields(Settings):
-        hint, *extras = get_args(hints[f.name]) if get_origin(hints[f.name]) is Annotated else (hints[f.name],)
+        hint = hints[f.name]
+        extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         about = next((extra for extra in extras if isinstance(extra, About)), None)
         if about is not None:
             variable = about.variable or PREFIX + f.name.upper()

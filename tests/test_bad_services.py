@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import Cli, says
 from tests.servers import chat
 from tests.servers.chat import ChatServer
-from tests.servers.loopback import Behaviour
+from tests.servers.loopback import Behaviour, Body
 
 QUICK = ("--attempts", "2", "--call-timeout", "1.5", "--model", "m")
 
@@ -25,7 +25,7 @@ CASES: dict[str, tuple[Behaviour, int, str, str]] = {
     "nothing": (chat.nothing(), 2, "connection", ""),
     "a reset": (chat.reset(), 2, "connection", ""),
     "no choices": (chat.empty_choices(), 2, "malformed_reply", ""),
-    "a hang": (chat.hang_before_first_byte(), 2, "model_timeout", "1.5 seconds"),
+    "a hang": (chat.hang_before_first_byte(), 2, "model_timeout", "1.5 s"),
     "a hang in the middle": (chat.hang_mid_stream(), 2, "model_timeout", ""),
     "a stream without its end": (chat.stream_without_end(), 2, "malformed_reply", ""),
 }
@@ -48,7 +48,7 @@ def test_a_planner_without_an_answer_ends_with_one_message(cli: Cli, name: str) 
 def test_a_step_without_an_answer_fails_and_finished_ones_keep_their_results(cli: Cli, name: str) -> None:
     behaviour, times, kind, said = CASES[name]
 
-    def brain(body: chat.Body) -> Behaviour:
+    def brain(body: Body) -> Behaviour:
         return chat.reply("Fine.") if "good step" in str(body["messages"]) else behaviour
 
     steps = (
@@ -70,7 +70,7 @@ def test_a_server_that_is_not_there_is_named(cli: Cli) -> None:
     ran = cli("Greet", "--yes", "--openai-base-url", "http://127.0.0.1:9/v1", *QUICK, "--json")
 
     assert (ran.code, ran.json["error"]["type"]) == (4, "connection")
-    assert "http://127.0.0.1:9/v1" in ran.err
+    assert "http://127.0.0.1:9/v1" in ran.json["error"]["message"]
 
 
 def test_retry_after_is_waited_for_and_the_run_ends_well(cli: Cli) -> None:

@@ -94,7 +94,6 @@ def test_a_task_of_nothing_is_refused(cli: Cli, task: str) -> None:
         (["Greet", "--timeout", "-1"], "--timeout"),
         (["Greet", "--wire", "telepathy"], "--wire"),
         (["Greet", "--param", "novalue"], "KEY=VALUE"),
-        (["Greet", "--json", "--events"], "exclude each other"),
         (["Greet", "--workspace", "nowhere"], "nowhere"),
         (["Greet", "-o", "plan.json"], "--dry-run"),
         (["agents", "show", "imgae"], 'did you mean "image"'),
@@ -110,7 +109,9 @@ def test_wrong_usage_is_exit_2_with_the_reason(cli: Cli, arguments: list[str], s
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("arguments", [["Greet", "--no-such-flag"], ["run", "nowhere.json"], ["doctr"]])
+@pytest.mark.parametrize(
+    "arguments", [["Greet", "--no-such-flag"], ["run", "nowhere.json"], ["doctr"], ["x", "--events"]]
+)
 def test_programs_get_one_json_object_after_usage_errors_too(cli: Cli, arguments: list[str]) -> None:
     ran = cli(*arguments, "--json")
 

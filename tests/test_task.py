@@ -127,7 +127,8 @@ def test_a_failed_step_skips_only_what_needs_it(cli: Cli) -> None:
     assert (ran.code, ran.json["status"]) == (3, "partial")
     assert results["other"]["status"] == "done"
     assert results["save"]["status"] == "skipped"
-    assert 'it needs "page", which failed' in results["save"]["reason"]
+    assert 'it needs "hero", which failed' in results["page"]["reason"]
+    assert 'it needs "page", which was skipped' in results["save"]["reason"]
 
 
 def test_a_picture_without_a_token_fails_its_step_with_the_variables_name(cli: Cli) -> None:
@@ -142,6 +143,14 @@ def test_a_picture_without_a_token_fails_its_step_with_the_variables_name(cli: C
     assert (ran.code, hero["status"], hero["error"]["type"]) == (3, "failed", "missing_token")
     assert "REPLICATE_API_TOKEN" in hero["error"]["message"]
     assert ran.json["results"]["other"]["status"] == "done"
+
+
+def test_a_plan_of_tools_alone_needs_no_key(cli: Cli) -> None:
+    cli.file("a.txt", "x")
+
+    ran = cli("run", cli.plan({"tool": "list_files"}), "--json")
+
+    assert (ran.code, "a.txt" in ran.json["final"]) == (0, True)
 
 
 def test_an_image_agent_without_a_token_has_failed_and_not_lied(cli: Cli) -> None:

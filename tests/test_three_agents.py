@@ -63,7 +63,7 @@ def _file(rounds: int, messages: list[dict[str, Any]]) -> Behaviour:
 def run(cli: Cli, server: ChatServer, replicate: StandIn, *arguments: str) -> Any:
     return cli(
         *("Make a landing page", "--yes", *arguments),
-        *("--allow-host", "127.0.0.1", "--openai-base-url", server.base_url),
+        *("--openai-base-url", server.base_url),
         env={"OPENAI_API_KEY": "sk-test", "REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": replicate.url},
     )
 
@@ -112,7 +112,7 @@ def test_every_request_is_streamed_or_not_and_none_repeats_a_seed(cli: Cli) -> N
 def test_ctrl_c_cancels_the_prediction_at_replicate(cli: Cli) -> None:
     with ChatServer(brain) as server, stand_in(Script(end="never")) as replicate:
         process = cli.start(
-            *("Make a landing page", "--yes", "--json", "--allow-host", "127.0.0.1"),
+            *("Make a landing page", "--yes", "--json"),
             *("--openai-base-url", server.base_url),
             env={"OPENAI_API_KEY": "sk-test", "REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": replicate.url},
         )
@@ -165,7 +165,6 @@ def test_doctor_contacts_what_it_calls_found_and_shows_no_secret(cli: Cli) -> No
                 **environ,
                 "OPENAI_API_KEY": "sk-right-and-long-enough",
                 "REPLICATE_API_TOKEN": TOKEN,
-                "MASTER_AGENT_ALLOW_HOST": "127.0.0.1",
             },
         )
         bad = cli(
@@ -175,7 +174,6 @@ def test_doctor_contacts_what_it_calls_found_and_shows_no_secret(cli: Cli) -> No
                 **environ,
                 "OPENAI_API_KEY": "sk-wrong-and-long-enough",
                 "REPLICATE_API_TOKEN": "r8_wrong",
-                "MASTER_AGENT_ALLOW_HOST": "127.0.0.1",
             },
         )
         seen = server.requests[0]

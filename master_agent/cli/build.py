@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from master_agent import __version__, layers
 from master_agent.catalogue import Agent, load_agents
@@ -47,6 +48,7 @@ class Order:
     task: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     planner: bool = True
+    asks_models: bool = True
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
 
 
@@ -102,6 +104,20 @@ def _scripted(settings: Settings) -> Wire:
     return Scripted(read_script(content, source=str(settings.script)))
 
 
+def _nobody() -> Wire:
+    """For a plan of tools alone: a script without a line, so that no key is needed for what asks no model."""
+    from master_agent.threads.scripted import Script, Scripted
+
+    return Scripted(Script([]))
+
+
+def allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """Hosts with a private address that may be fetched from; one that the user gave for Replicate is among them."""
+    if settings.origins["replicate_base_url"] in (".env", "default"):
+        return settings.allow_host
+    return (*settings.allow_host, urlsplit(settings.replicate_base_url).netloc)
+
+
 def make_images(settings: Settings, fetcher: Fetcher) -> ImageProvider:
     """Who makes pictures: as set, else Replicate when there is a token, else nobody, with a clear error."""
     match settings.image_provider or ("replicate" if settings.replicate_api_token else None):
@@ -140,8 +156,8 @@ async def master(
     prompts = Prompts(builtin("prompts"))
     limits = _limits(settings)
     with Workspace(settings.workspace) as workspace:
-        wire, model, planner_model = await make_wire(settings)
-        fetcher = Fetcher(settings.allow_host)
+        wire, model, planner_model = await make_wire(settings) if order.asks_models else (_nobody(), None, None)
+        fetcher = Fetcher(allowed_hosts(settings))
         journal = Journal(state_folder(settings) / "journal.db", new_run_id(), listeners=listeners)
         try:
             with journal:

@@ -77,7 +77,8 @@ async def _safely(name: str, look: Callable[[Settings], Awaitable[Finding]], set
         async with asyncio.timeout(SECONDS):
             return await look(settings)
     except MasterAgentError as error:
-        status: Status = "missing" if error.type in ("no_model", "missing_token") else "wrong"
+        absent = error.type == "no_model" or (error.type == "missing_token" and not settings.replicate_api_token)
+        status: Status = "missing" if absent else "wrong"
         return Finding(name, status, error.message, error.hint)
     except TimeoutError:
         return Finding(
@@ -154,18 +155,17 @@ async def _model(settings: Settings) -> Finding:
         if wanted and offered and wanted not in offered:
             message = f"the server answers, but does not offer {wanted}; it offers {', '.join(offered[:12])}"
             return Finding("model", "wrong", message, "Choose one: --model NAME --planner-model NAME")
-    return Finding("model", "found", f"agents: {model}, planner: {planner_model}; answered in {took}")
+    names = f"; it offers {', '.join(sorted(offered)[:12])}" + (" and more" if len(offered) > 12 else "")
+    return Finding("model", "found", f"agents: {model}, planner: {planner_model}; answered in {took}{names}")
 
 
 async def _pictures(settings: Settings) -> Finding:
-    if settings.image_provider == "placeholder":
-        return Finding("pictures", "found", "placeholder: drawn offline")
     from master_agent.fetch import Fetcher
 
-    fetcher = Fetcher(settings.allow_host)
+    fetcher = Fetcher(build.allowed_hosts(settings))
     try:
         provider = build.make_images(settings, fetcher)
-        account = await provider.check()  # type: ignore[attr-defined]
+        said = await provider.check()
     finally:
         await fetcher.close()
-    return Finding("pictures", "found", f"{provider.name}: {account}; model {settings.image_model}")
+    return Finding("pictures", "found", f"{provider.name}: {said}")

@@ -13,7 +13,7 @@ from master_agent.cli.build import Order, Team
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
-from master_agent.plan import Plan
+from master_agent.plan import AgentStep, Plan
 from master_agent.results import RunResult, StepResult
 from master_agent.settings import Settings
 
@@ -113,8 +113,14 @@ def run(
     checked = read_plan(plan, team, _params(param))
     earlier = _earlier(checked, from_step, context)
     settings = session.settings_of(options)
-    order = Order(task=checked.task, params=checked.params, planner=False, earlier=earlier)
+    order = Order(
+        task=checked.task, params=checked.params, planner=False, earlier=earlier, asks_models=_asks_models(checked)
+    )
     return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True)
+
+
+def _asks_models(made: Plan) -> bool:
+    return any(isinstance(step, AgentStep) for step in made.plan)
 
 
 def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:

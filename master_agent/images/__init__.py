@@ -59,6 +59,9 @@ class ImageProvider(Protocol):
     def paid(self) -> bool:
         """Whether a picture costs money."""
 
+    async def check(self) -> str:
+        """Contacts the provider without cost and says what it found; ImageError when it cannot be used."""
+
     async def generate(self, request: ImageRequest) -> Pictures:
         """The pictures; ImageError when there are none. Cancelling it cancels what runs on the provider's side."""
 

@@ -27,6 +27,9 @@ class Placeholder:
     name = "placeholder"
     paid = False
 
+    async def check(self) -> str:
+        return "drawn offline by master-agent"
+
     async def generate(self, request: ImageRequest) -> Pictures:
         """A PNG for each picture asked for, of the right shape, in colours that follow from the seed."""
         if request.aspect_ratio not in ASPECT_RATIOS:

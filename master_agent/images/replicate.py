@@ -126,6 +126,15 @@ class Replicate:
         seed = request.seed if "seed" in self._inputs.fields else None
         return Pictures(tuple(made.pictures), self.name, self.model, seed, ", ".join(made.ids), note)
 
+    async def check(self) -> str:
+        """Asks whose token it is, which costs nothing; ImageError when the token is refused or nobody answers."""
+        answer = await self._call("GET", "/v1/account")
+        try:
+            account = json.loads(answer.body)["username"]
+        except (ValueError, KeyError, TypeError):
+            raise ImageError("Replicate's answer names no account", type="malformed_reply") from None
+        return f"the token of {account} is taken; model {self.model}"
+
     async def _make(self, request: ImageRequest, made: "_Made") -> None:
         """Adds the pictures of one prediction to what was made."""
         running = ""

@@ -82,6 +82,8 @@ class PlainReporter(Silent):
 
     def _line(self, event: Event) -> str | None:
         match event:
+            case ModelCalled(attempt=int(attempt)) if attempt > 1:
+                return f"{event.step or 'plan'}: asking again"
             case ModelCalled(step=None):
                 return f"plan: asking {event.model or 'the model'}"
             case StepStarted(step=str(step)):

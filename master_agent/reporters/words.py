@@ -72,11 +72,9 @@ def few(names: Sequence[str], most: int = 4) -> str:
 
 
 def trouble(error: ErrorInfo, retry_after: float | None) -> str:
-    """What went wrong with one attempt: "rate limited, trying again in 20.0 s"."""
+    """What went wrong with one attempt: "rate limited, told to wait 20.0 s"."""
     what = _TROUBLES.get(error.type, error.message)
-    if not error.retryable:
-        return what
-    return f"{what}, trying again in {seconds(retry_after)}" if retry_after else f"{what}, trying again"
+    return f"{what}, told to wait {seconds(retry_after)}" if retry_after else what
 
 
 def why(result: StepResult) -> str:

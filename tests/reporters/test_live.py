@@ -111,7 +111,7 @@ def test_the_text_of_a_new_call_takes_the_place_of_the_one_before() -> None:
 def test_a_failed_attempt_says_what_happened_and_that_it_is_tried_again() -> None:
     events = [*planned(), *started("hero"), wrote("hero", "half a sen")]
     events.append(ModelReplied(step="hero", call="call-1", status="failed", error=LIMITED, retry_after=20.0))
-    assert "rate limited, trying again in 20.0 s" in shown(events)
+    assert "rate limited, told to wait 20.0 s" in shown(events)
     assert "half a sen" not in shown(events)
     wrong = ErrorInfo(type="wrong_arguments", message='no argument "prompt"')
     events.append(ToolReturned(step="hero", tool="generate_image", error=wrong))

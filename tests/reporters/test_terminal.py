@@ -300,7 +300,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_and_no_control_sequen
     for event in whole_run():
         reporter.tell(event)
     reporter.finish(RESULT)
-    assert "hero: rate limited, trying again in 2.0 s" in written(err)
+    assert "hero: rate limited, told to wait 2.0 s" in written(err)
     assert written(out) == REPORT
     assert "\x1b" not in written(out) + written(err)
 

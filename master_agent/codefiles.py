@@ -6,13 +6,19 @@ from pathlib import PurePosixPath
 
 _OPEN = re.compile(r"^(?P<indent> {0,3})(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
 _NAME = re.compile(r"(?<![\w./-])((?:[\w@.+-]+/)*[\w@+-]*\.?[\w@+-]+\.[A-Za-z0-9]{1,8})(?![\w/])")
-_BARE_NAMES = ("Dockerfile", "Makefile", "LICENSE", "Procfile")
+LONGEST_WORDS = 300  # characters before a block that its name is looked for in
+_BARE_NAMES = (
+    "Dockerfile", "Makefile", "LICENSE", "Procfile", ".env", ".env.example", ".gitignore", ".dockerignore",
+    ".editorconfig", ".htaccess",
+)  # fmt: skip
+_OF_LANGUAGE = {name.lower(): name for name in ("Dockerfile", "Makefile")}
 _SUFFIXES = {
-    "bash": ".sh", "c": ".c", "cpp": ".cpp", "css": ".css", "csv": ".csv", "go": ".go", "html": ".html",
-    "java": ".java", "javascript": ".js", "js": ".js", "json": ".json", "jsx": ".jsx", "kotlin": ".kt", "lua": ".lua",
-    "markdown": ".md", "md": ".md", "php": ".php", "py": ".py", "python": ".py", "ruby": ".rb", "rust": ".rs",
-    "scss": ".scss", "sh": ".sh", "shell": ".sh", "sql": ".sql", "svg": ".svg", "swift": ".swift", "toml": ".toml",
-    "ts": ".ts", "tsx": ".tsx", "typescript": ".ts", "xml": ".xml", "yaml": ".yaml", "yml": ".yaml",
+    "bash": ".sh", "c": ".c", "c#": ".cs", "c++": ".cpp", "cpp": ".cpp", "css": ".css", "csv": ".csv", "go": ".go",
+    "html": ".html", "java": ".java", "javascript": ".js", "js": ".js", "json": ".json", "jsx": ".jsx", "kotlin":
+    ".kt", "lua": ".lua", "markdown": ".md", "md": ".md", "php": ".php", "py": ".py", "python": ".py", "ruby":
+    ".rb", "rust": ".rs", "scss": ".scss", "sh": ".sh", "shell": ".sh", "sql": ".sql", "svg": ".svg", "swift":
+    ".swift", "toml": ".toml", "ts": ".ts", "tsx": ".tsx", "typescript": ".ts", "xml": ".xml", "yaml": ".yaml",
+    "yml": ".yaml",
 }  # fmt: skip
 _LANGUAGES = {suffix: language for language, suffix in reversed(_SUFFIXES.items())} | {".htm": "html", ".py": "python"}
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<\?xml|<svg)", re.IGNORECASE)
@@ -43,12 +49,14 @@ def code_files(text: str, *, stem: str) -> list[CodeFile]:
 def _blocks(text: str) -> list[tuple[str, str, str]]:
     """Each block's info, its content and the last line of words before it."""
     blocks: list[tuple[str, str, str]] = []
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").split("\n")  # and at no other sign: a form feed or U+2028 is the file's own
+    if lines[-1] == "":
+        lines.pop()
     before, i = "", 0
     while i < len(lines):
         opened = _OPEN.match(lines[i])
         if opened is None:
-            before = lines[i].strip() or before
+            before = lines[i][-LONGEST_WORDS:].strip() or before
             i += 1
             continue
         end = _end(lines, i, opened)
@@ -71,7 +79,7 @@ def _end(lines: list[str], start: int, opened: re.Match[str]) -> int:
                 return i
             inside = False
         elif nests and not inside and (inner := _OPEN.match(lines[i])) and inner["info"].strip():
-            inside = True
+            inside = inner["fence"].startswith(fence)  # a shorter one cannot be taken for the end
     return len(lines)
 
 
@@ -85,26 +93,29 @@ def _file(info: str, body: str, before: str, stem: str) -> CodeFile:
     named = _name(re.split(r"[\s:{]", info, maxsplit=1)[1] if re.search(r"[\s:{]", info) else "") or _name(info)
     name = named or _name_before(before, language)
     suffix = PurePosixPath(name).suffix.lower() if name else ""
-    if named and language == _language(named) and suffix in _LANGUAGES:
-        language = _LANGUAGES[suffix]  # the fence holds a name and no language
+    if named and info == named:
+        language = _LANGUAGES.get(suffix, "")  # the fence holds a name and no language
     language = language or _LANGUAGES.get(suffix, "")
+    name = name or _OF_LANGUAGE.get(language)
     return CodeFile(name or f"{stem}{_SUFFIXES.get(language, '.txt')}", language or "text", body)
 
 
 def _name(words: str) -> str | None:
-    words = words.strip().strip("{}")
-    titled = re.search(r"(?:title|file(?:name)?|name|path)\s*=\s*[\"']?([^\"'\s}]+)", words)
+    words = re.sub(r"^(#|//|<!--|--)\s+", "", words[:LONGEST_WORDS].strip().strip("{}"))
+    titled = re.search(r"(?:title|file(?:name)?|name|path)\s*[=:]\s*[\"']?([^\"'\s}]+)", words)
     candidate = titled.group(1) if titled else words.split()[0] if words.split() else ""
     candidate = candidate.strip("`\"'*()[],;:").removeprefix("./")
-    if candidate in _BARE_NAMES or _NAME.fullmatch(candidate):
-        return candidate
-    return None
+    return candidate if _is_name(candidate) else None
+
+
+def _is_name(candidate: str) -> bool:
+    return candidate in _BARE_NAMES or (_NAME.fullmatch(candidate) is not None and ".." not in candidate.split("/"))
 
 
 def _name_before(line: str, language: str) -> str | None:
     """The file that the words before a block name: the last one whose ending fits the language."""
-    names = [name.rstrip(".") for name in _NAME.findall(line)]
-    names += [word for word in _BARE_NAMES if re.search(rf"\b{word}\b", line)]
+    names = [name for name in _NAME.findall(line) if _is_name(name)]
+    names += [word for word in _BARE_NAMES if re.search(rf"(?<![\w./-]){re.escape(word)}(?![\w/-]|\.\w)", line)]
     wanted = _SUFFIXES.get(language)
     fitting = [
         n for n in names if wanted is None or _LANGUAGES.get(PurePosixPath(n).suffix.lower()) == _alias(language)

@@ -1,5 +1,7 @@
 """What a step is told of earlier ones: their results as data inside marks, and the values of its references."""
 
+import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from master_agent.results import StepResult
 TEXT_LIMIT = 20_000  # characters of one earlier result
 TOTAL_LIMIT = 60_000  # characters of all earlier results together
 MOST_RESULTS = 100
+MOST_FILES = 50  # of one earlier result
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class Boundaries:
 
     def wrap(self, text: str, **attributes: str) -> str:
         """The text between marks, with attributes such as its step and agent."""
-        named = "".join(f' {name}="{_attribute(value)}"' for name, value in attributes.items())
-        return f"<{self.mark}{named}>{text.replace(self.mark, 'data')}</{self.mark}>"
+        named = "".join(f' {name}="{self._without_mark(_attribute(value))}"' for name, value in attributes.items())
+        return f"<{self.mark}{named}>{self._without_mark(text)}</{self.mark}>"
+
+    def _without_mark(self, text: str) -> str:
+        # What takes its place begins and ends with a sign that no mark has: else its rest could make a new one.
+        return re.sub(re.escape(self.mark), "(mark)", text, flags=re.IGNORECASE)
 
 
 def tell(inputs: Inputs, boundaries: Boundaries) -> str:
@@ -68,6 +75,8 @@ def _body(step_id: str, result: StepResult, limit: int) -> str:
     if isinstance(files, list):
         names = [str(item.get("name")) for item in files if isinstance(item, dict)]
         lines += [f"code, not yet saved: {name}" for name in names]
+    if len(lines) > MOST_FILES:
+        lines[MOST_FILES:] = [f"({len(lines) - MOST_FILES} more files)"]
     text = result.text
     if len(text) > limit:
         kept = text[:limit]
@@ -93,6 +102,8 @@ def _resolve(reference: Reference, inputs: Inputs) -> JsonValue:
     else:
         result = inputs.results.get(reference.source)
         value = None if result is None else _look_up(result, reference.path)
+    if reference.source == "params" and not value:
+        raise StepError(f"{reference} is empty", hint=f"Give it: --param {reference.path[0]}=VALUE", type="reference")
     if value is None or value == "":
         have = "nothing" if reference.source not in inputs.results else _summary(inputs.results[reference.source])
         raise StepError(
@@ -130,8 +141,6 @@ def _summary(result: StepResult) -> str:
 
 
 def _show(value: JsonValue) -> str:
-    import json
-
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,11 +1,13 @@
 """What happened, as data: the event contract that the journal keeps and `--events` prints."""
 
+import json
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, JsonValue, TypeAdapter
 
 from master_agent.plan import Plan
 from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
+from master_agent.values import clean
 
 
 class Where(TypedDict):
@@ -83,7 +85,7 @@ class ModelCalled(_Event):
     type: Literal["model_called"] = "model_called"
     agent: str
     wire: str
-    model: str | None
+    model: str | None = None
     turn: int
     input: dict[str, JsonValue]
 
@@ -173,12 +175,22 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="ty
 
 
 def to_json(event: Event) -> str:
-    """The event on one line, without the fields that are null for every type."""
-    body: dict[str, Any] = event.model_dump(mode="json", by_alias=True)
-    return _dumps({name: value for name, value in body.items() if value is not None or name in ("seq", "step")})
+    """The event on one line, without the fields that are null."""
+    return written(event)[1]
 
 
-def _dumps(value: dict[str, Any]) -> str:
-    import json
+def written(event: Event) -> tuple[Event, str]:
+    """The event as it will be read back, and its line: what JSON cannot hold is `clean`ed out of both."""
+    whole: dict[str, Any] = event.model_dump(mode="json", by_alias=True)
+    body = {name: value for name, value in whole.items() if value is not None or name in ("seq", "step")}
+    try:
+        line = _line(body)
+        line.encode()
+    except ValueError:
+        line = _line(clean(body))
+        return EVENT.validate_json(line), line
+    return event, line
 
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+def _line(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -44,7 +44,8 @@ class Usage(Contract):
 
     def __add__(self, other: "Usage") -> "Usage":
         def total(mine: int | None, theirs: int | None) -> int | None:
-            return None if mine is None and theirs is None else (mine or 0) + (theirs or 0)
+            # Known and unknown make what is known, at least; nothing and unknown stay unknown.
+            return mine + theirs if mine is not None and theirs is not None else mine or theirs or None
 
         costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
         return Usage(

@@ -53,7 +53,7 @@ def test_a_text_cannot_close_its_marks_however_it_is_written(text: str) -> None:
 
 
 def test_an_attribute_stays_an_attribute() -> None:
-    assert MARK.wrap("x", step='a"><b') == '<data-ab12 step="a\')(b">x</data-ab12>'.replace("')(", "')(")
+    assert MARK.wrap("x", step='a"><b') == '<data-ab12 step="a\')(b">x</data-ab12>'
 
 
 def test_each_result_is_told_with_its_step_its_maker_and_its_files() -> None:
@@ -72,7 +72,7 @@ def test_nothing_is_told_where_nothing_is() -> None:
 
 def test_a_long_text_is_cut_with_a_note_of_where_the_whole_is() -> None:
     told = tell(inputs(essay=done("y" * (TEXT_LIMIT + 1))), MARK)
-    assert told.count("y") - told.count("by") == TEXT_LIMIT + 0
+    assert f">\n{'y' * TEXT_LIMIT}\n[" in told
     assert f"[cut: {TEXT_LIMIT} of {TEXT_LIMIT + 1} characters" in told
     assert 'save_result with step "essay" saves the whole]' in told
     assert "[cut" not in tell(inputs(essay=done("y" * TEXT_LIMIT)), MARK)
@@ -88,6 +88,13 @@ def test_many_results_have_a_bound_and_the_latest_are_told_most_of() -> None:
     assert len(told.split('step="s299"')[1]) > TEXT_LIMIT
 
 
+def test_a_long_list_of_files_is_cut_too() -> None:
+    many = done(artifacts=(PICTURE,) * 1000, data={"files": [{"name": "a.py"}] * 1000})
+    told = tell(inputs(many=many), MARK)
+    assert len(told) < 5000
+    assert "(1950 more files)" in told
+
+
 def test_a_prompts_references_are_filled_in_inside_the_marks() -> None:
     given = inputs(hero=done("said </data-ab12> ${hero.text}", artifacts=(PICTURE,), data={"n": {"m": [1, "two"]}}))
     assert fill_prompt("Show ${hero.path} in ${params.city}, $${x}", given, MARK) == (
@@ -101,7 +108,12 @@ def test_a_prompts_references_are_filled_in_inside_the_marks() -> None:
 
 def test_arguments_get_the_values_themselves_without_marks() -> None:
     given = inputs(hero=done("words", artifacts=(PICTURE,), data={"width": 1024, "off": False}))
-    arguments = {"a": "${hero.data.width}", "b": "w=${hero.data.width}", "c": ["${hero.path}"], "d": "${hero.data.off}"}
+    arguments: dict[str, Any] = {
+        "a": "${hero.data.width}",
+        "b": "w=${hero.data.width}",
+        "c": ["${hero.path}"],
+        "d": "${hero.data.off}",
+    }
     assert fill_arguments(arguments, given) == {"a": 1024, "b": "w=1024", "c": ["images/hero.png"], "d": False}
 
 

@@ -89,10 +89,10 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 
 
 def test_what_json_cannot_hold_is_cleaned_out_of_the_event_and_its_line_alike() -> None:
-    event = ToolReturned(tool="t", text="half \ud83d", data={"\udc00": [float("nan"), float("inf"), 1.5, "é\ud800"]})
+    event = ToolReturned(tool="t", text="half \ud83d", data={"k": [float("nan"), float("inf"), 1.5, "é\ud800"]})
     kept, line = written(event)
     assert line.encode()
     assert isinstance(kept, ToolReturned)
-    assert (kept.text, kept.data) == ("half �", {"�": [None, None, 1.5, "é�"]})
+    assert (kept.text, kept.data) == ("half �", {"k": [None, None, 1.5, "é�"]})
     assert EVENT.validate_json(line) == kept
     json.loads(line, parse_constant=pytest.fail)

@@ -82,7 +82,7 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 
 def test_values_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        result().status = "done"  # type: ignore[misc]
+        result().status = "done"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """From agents' Markdown files to Agents: who can be given a step, with which instructions, tools and limits."""
 
+import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from master_agent.errors import AgentFileError
-from master_agent.plan import suggestion
+from master_agent.values import suggestion
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 MAX_BYTES = 256 * 1024
@@ -61,11 +62,14 @@ def load_agents(folders: Iterable[Path], tools: Collection[str]) -> dict[str, Ag
 def read_agent(path: Path, tools: Collection[str]) -> Agent:
     """The agent that a file defines."""
     try:
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise AgentFileError(f"{path} is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise AgentFileError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > MAX_BYTES:
-        raise AgentFileError(f"{path} holds {len(content):,} bytes; an agent file may hold {MAX_BYTES:,}")
+        raise AgentFileError(f"{path} is too large; an agent file may hold {MAX_BYTES:,} bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -84,11 +88,17 @@ def parse_agent(text: str, path: Path, tools: Collection[str]) -> Agent:
             hint="See one that works: master-agent agents show code",
         )
     try:
+        if "*" in parts.group(1) and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(parts.group(1))):
+            raise AgentFileError(
+                f"{path} has a YAML alias (*name); write the value out"
+            )  # nine lines can make a billion
         front = yaml.safe_load(parts.group(1))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 2}" if mark else ""
         raise AgentFileError(f"{path} has broken YAML{where}: {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:  # a date such as 2026-99-99, brackets without end
+        raise AgentFileError(f"{path} has YAML that cannot be read: {error}") from None
     if not isinstance(front, dict):
         raise AgentFileError(f"{path} has no settings between its lines of ---")
     return _Reader(path, front, tools).agent(parts.group(2).strip())
@@ -113,7 +123,7 @@ class _Reader:
         if name == "planner":
             self.faults.append('name: "planner" is the agent that makes the plan; choose another')
         description = self.text("description")
-        if not description:
+        if not description and isinstance(self.front.get("description", ""), str | None):
             self.faults.append("description is missing: one line on what the agent does")
         if not instructions:
             self.faults.append("there are no instructions below the second ---")
@@ -148,7 +158,7 @@ class _Reader:
         value = self.front.get(key)
         if value is None or isinstance(value, str):
             return value.strip() if value else None
-        self.faults.append(f"{key}: expected text, found {value!r}")
+        self.faults.append(f"{key}: expected text, found {_shown(value)}")
         return None
 
     def number(self, key: str, least: float, most: float) -> float | None:
@@ -156,16 +166,22 @@ class _Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            self.faults.append(f"{key}: expected a number from {least} to {most}, found {value!r}")
+            self.faults.append(f"{key}: expected a number from {least:,} to {most:,}, found {_shown(value)}")
             return None
         return float(value)
+
+    def whole(self, key: str, most: int) -> int | None:
+        value = self.number(key, 1, most)
+        if value is not None and value != int(value):
+            self.faults.append(f"{key}: expected a whole number, found {_shown(value)}")
+        return None if value is None else int(value)
 
     def names(self, key: str) -> tuple[str, ...]:
         value = self.front.get(key)
         if value is None:
             return ()
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.faults.append(f"{key}: expected a list of names, found {value!r}")
+            self.faults.append(f"{key}: expected a list of names, found {_shown(value)}")
             return ()
         return tuple(value)
 
@@ -178,20 +194,14 @@ class _Reader:
                 return "files", None
             case dict():
                 return "data", self.schema(value)
-        self.faults.append(f'output: expected "text", "files" or a JSON Schema, found {value!r}')
+        self.faults.append(f'output: expected "text", "files" or a JSON Schema, found {_shown(value)}')
         return "text", None
 
     def schema(self, value: dict[str, Any]) -> Mapping[str, Any] | None:
-        import jsonschema
-
         if value.get("type") != "object":
             self.faults.append("output: a JSON Schema of an object is needed (type: object)")
-            return None
-        try:
-            jsonschema.Draft202012Validator.check_schema(value)
-        except jsonschema.SchemaError as error:
-            self.faults.append(f"output: no JSON Schema: {error.message}")
-            return None
+        elif fault := _schema_fault(value):
+            self.faults.append(f"output: no JSON Schema: {fault}")
         return value
 
     def limits(self) -> AgentLimits:
@@ -199,14 +209,57 @@ class _Reader:
         if value is None:
             return AgentLimits()
         if not isinstance(value, dict):
-            self.faults.append(f"limits: expected turns, seconds or output_tokens, found {value!r}")
+            self.faults.append(f"limits: expected turns, seconds or output_tokens, found {_shown(value)}")
             return AgentLimits()
         known = ("turns", "seconds", "output_tokens")
         for key in value:
             if key not in known:
                 self.faults.append(f'limits: unknown limit "{key}"{suggestion(str(key), known)}')
         inner = _Reader(self.path, value, self.tools)
-        turns, tokens = inner.number("turns", 1, 1000), inner.number("output_tokens", 1, 10_000_000)
+        turns, tokens = inner.whole("turns", 1000), inner.whole("output_tokens", 10_000_000)
         seconds = inner.number("seconds", 0.001, 86_400)
         self.faults.extend(f"limits.{fault}" for fault in inner.faults)
-        return AgentLimits(int(turns) if turns else None, seconds, int(tokens) if tokens else None)
+        return AgentLimits(turns, seconds, tokens)
+
+
+def _shown(value: object) -> str:
+    """The value in short: YAML's aliases can make a few lines into gigabytes."""
+    import reprlib
+
+    return reprlib.repr(value)
+
+
+def _schema_fault(value: dict[str, Any]) -> str | None:
+    """What keeps a value from being a JSON Schema that stands for itself."""
+    import jsonschema
+    import referencing.exceptions
+    import referencing.jsonschema
+
+    try:
+        plain = json.loads(json.dumps(value, allow_nan=False))
+        if plain != value:
+            return "YAML reads on, off, yes, no and numbers as something else than names; put them in quotes"
+        jsonschema.Draft202012Validator.check_schema(plain)
+        resolver = referencing.jsonschema.EMPTY_REGISTRY.resolver_with_root(
+            referencing.jsonschema.DRAFT202012.create_resource(plain)
+        )
+        for reference in _references(plain):
+            if not reference.startswith("#"):
+                return f'"{reference}" is outside the file; a reference begins with #'
+            resolver.lookup(reference)
+    except jsonschema.SchemaError as error:
+        return error.message
+    except referencing.exceptions.Unresolvable as error:
+        return f'"{error.ref}" refers to nothing'
+    except (TypeError, ValueError, RecursionError) as error:  # a date, infinity, a circle of aliases
+        return str(error)
+    return None
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every text that a `$ref` of the schema holds; what such a name means elsewhere does no harm here."""
+    if isinstance(schema, dict):
+        yield from (schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str))
+    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for value in inside:
+        yield from _references(value)

@@ -16,7 +16,8 @@ from master_agent.errors import SettingsError
 from master_agent.plan import suggestion
 
 Origin = Literal["flag", "environment", ".env", "config", "default"]
-WireName = Literal["chat", "scripted"]
+WireName = Literal["responses", "chat", "assistants", "scripted"]
+ThreadStore = Literal["response", "conversation", "none"]
 ImageProviderName = Literal["replicate", "placeholder"]
 PREFIX = "MASTER_AGENT_"
 
@@ -53,6 +54,7 @@ class Settings:
         None
     )
     wire: Annotated[WireName | None, About("how models are spoken to")] = None
+    thread_store: Annotated[ThreadStore, About("where the responses wire keeps a thread")] = "response"
     script: Annotated[Path | None, About("answer from a file of scripted replies instead of a model")] = None
     image_provider: Annotated[ImageProviderName | None, About("who makes pictures", folder=True)] = None
     image_model: Annotated[str, About("model for pictures by Replicate", folder=True)] = (

@@ -4,12 +4,14 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Cli, calls, plans, says
+from tests.servers.replicate import TOKEN, Refusal, Script, stand_in
 from tests.terminal import AtTerminal
 
 PAGE = "<!doctype html>\n<title>Roast</title>\n"
@@ -58,6 +60,12 @@ def test_a_plain_run_shows_results_and_totals_without_ansi(cli: Cli, landing: st
     assert "\x1b" not in ran.out + ran.err
     assert "index.html" in ran.out and "images/hero.png" in ran.out
     assert "hero" in ran.err  # progress
+
+
+def test_verbose_tells_which_model_was_chosen_and_why(cli: Cli, landing: str) -> None:
+    said = cli("Make a landing page", landing, OFFLINE, "--yes", "--verbose").err
+
+    assert "models: replies come from the script" in said
 
 
 def test_quiet_prints_the_final_text_alone(cli: Cli) -> None:
@@ -411,18 +419,28 @@ def test_at_a_terminal_ctrl_c_at_the_question_ends_with_130(cli: Cli, landing: s
     assert code == 130
 
 
-def test_at_a_terminal_a_second_ctrl_c_ends_at_once(cli: Cli) -> None:
-    slow = cli.home / "stubborn.py"
-    slow.write_text("")
-    plan = cli.plan({"id": "slow", "agent": "code", "prompt": "Hi", "needs": []})
-    terminal = AtTerminal(cli, "run", plan, cli.script({"step": "slow", "reply": {"hang": True}}))
+def test_a_second_ctrl_c_ends_at_once(cli: Cli) -> None:
+    plan = cli.plan({"id": "hero", "tool": "generate_image", "with": {"prompt": "dawn"}})
+    with stand_in(Script(end="never", cancel=(Refusal(200, delay=6.0),))) as replicate:
+        environ = {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": replicate.url}
+        process = cli.start("run", plan, "--quiet", env=environ)
+        _wait_for(lambda: bool(replicate.seen("poll")))
+        process.send_signal(signal.SIGINT)
+        _wait_for(lambda: bool(replicate.seen("cancel")))  # it waits for the answer now
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
 
-    terminal.child.expect("slow")
-    time.sleep(0.5)
-    terminal.child.send("\x03")
-    code, _ = terminal.end()
+    assert process.returncode == 130
+    assert time.monotonic() - began < 4  # not the six seconds of the answer
 
-    assert code == 130
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.02)
 
 
 def test_the_folder_of_a_task_is_the_one_that_was_named(cli: Cli, landing: str, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from master_agent import __version__, layers
 from master_agent.catalogue import Agent, load_agents
+from master_agent.cli import models
 from master_agent.context import Boundaries, draw_mark
-from master_agent.errors import ImageError, ModelError, SettingsError
+from master_agent.errors import ImageError
 from master_agent.events import Event, FileChanged, RunStarted
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
@@ -25,11 +26,10 @@ from master_agent.retry import RetryPolicy
 from master_agent.run_files import RunFiles
 from master_agent.runner import Runner
 from master_agent.settings import Settings, state_folder
-from master_agent.threads import CallOptions, Wire
+from master_agent.threads import CallOptions
 from master_agent.tools import Tool, ToolCall, ToolContext, checked, load_tools, running
 from master_agent.workspace import Workspace
 
-PLANNER_MODEL, AGENT_MODEL = "gpt-6-sol", "gpt-6-luna"  # OpenAI's, without a shutdown date as of 2026-11
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -72,45 +72,6 @@ def new_run_id(now: Callable[[], float] = time.time) -> str:
     return when + "-" + "".join(_ALPHABET[chance >> (5 * i) & 31] for i in range(4))
 
 
-async def make_wire(settings: Settings) -> tuple[Wire, str | None, str | None]:
-    """The wire that the settings choose, the agents' model and the planner's; ModelError when there is none."""
-    if settings.script is not None or settings.wire == "scripted":
-        return _scripted(settings), settings.model, settings.planner_model
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        raise ModelError(
-            "there is no model to talk to: no OPENAI_API_KEY, and no OPENAI_BASE_URL of another server",
-            type="no_model",
-            hint="Put OPENAI_API_KEY=… into .env (master-agent init asks for it), point OPENAI_BASE_URL at a server "
-            "such as Ollama (http://localhost:11434/v1), or try without any: master-agent demo",
-        )
-    from master_agent.threads.chat import Chat
-
-    model = settings.model or (None if settings.own_server else AGENT_MODEL)
-    wire = Chat(settings.openai_api_key, settings.openai_base_url, model or "")
-    if model is None:
-        model = wire.model = _only_model(await wire.models(), settings)
-    return wire, model, settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
-
-
-def _scripted(settings: Settings) -> Wire:
-    from master_agent.threads.scripted import Scripted, read_script
-
-    if settings.script is None:
-        raise SettingsError("the wire is scripted, but there is no script", hint="Name its file: --script FILE")
-    try:
-        content = settings.script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the script {settings.script} cannot be read: {error}") from None
-    return Scripted(read_script(content, source=str(settings.script)))
-
-
-def _nobody() -> Wire:
-    """For a plan of tools alone: a script without a line, so that no key is needed for what asks no model."""
-    from master_agent.threads.scripted import Script, Scripted
-
-    return Scripted(Script([]))
-
-
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     """Hosts with a private address that may be fetched from; one that the user gave for Replicate is among them."""
     if settings.origins["replicate_base_url"] in (".env", "default"):
@@ -150,19 +111,22 @@ async def master(
     approve: Approve,
     listeners: Iterable[Callable[[Event], None]],
     why_cancelled: Callable[[], ErrorInfo],
+    say: Callable[[str], None],
 ) -> AsyncIterator[Master]:
-    """A master with all it needs, for one run; everything is let go at the end."""
+    """A master with all it needs, for one run; everything is let go at the end. `say` hears of choices made."""
     boundaries = Boundaries(draw_mark())
     prompts = Prompts(builtin("prompts"))
     limits = _limits(settings)
     with Workspace(settings.workspace) as workspace:
-        wire, model, planner_model = await make_wire(settings) if order.asks_models else (_nobody(), None, None)
+        chosen = await models.choose(settings) if order.asks_models else models.nobody()
+        wire = chosen.wire
+        say(f"models: {chosen.why}; agents: {chosen.agents or 'its own'}, planner: {chosen.planner or 'its own'}")
         fetcher = Fetcher(allowed_hosts(settings))
         journal = Journal(state_folder(settings) / "journal.db", new_run_id(), listeners=listeners)
         try:
             with journal:
                 policy = RetryPolicy(attempts=settings.attempts)
-                call = layers.retried(layers.asked(journal, wire.name, model), policy)
+                call = layers.retried(layers.asked(journal, wire.name, chosen.agents), policy)
                 context = _tool_context(settings, workspace, fetcher, boundaries, journal)
                 tools = team.tools
                 use = layers.written_down(
@@ -178,7 +142,7 @@ async def master(
                     tools,
                     boundaries,
                     options,
-                    model=planner_model,
+                    model=chosen.planner,
                     repairs=settings.plan_repairs,
                 )
                 yield Master(
@@ -232,15 +196,3 @@ def _tool_context(
         return ToolContext(call.step, call.inputs, workspace, files, fetcher, images, boundaries)
 
     return context
-
-
-def _only_model(models: list[str], settings: Settings) -> str:
-    """The one model that a server of the user's own offers; ModelError when it offers several, or none."""
-    if len(models) == 1:
-        return models[0]
-    offered = f"it offers {', '.join(models[:12])}" if models else "it names none"
-    raise ModelError(
-        f"which model of {settings.openai_base_url}? {offered}",
-        type="no_model",
-        hint="Choose one: --model NAME, or MASTER_AGENT_MODEL=NAME in .env",
-    )

@@ -11,7 +11,7 @@ from typing import Literal
 import typer
 
 from master_agent import __version__
-from master_agent.cli import build, exit_codes, session, streams
+from master_agent.cli import build, exit_codes, models, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
 from master_agent.settings import PREFIX, Settings, config_folder, state_folder, table
@@ -130,33 +130,31 @@ def _journal(settings: Settings) -> Finding:
 
 
 def _model_choice(settings: Settings) -> Finding:
-    if settings.script is not None:
-        return Finding("wire", "note", "scripted: replies come from a file, no model is asked")
-    origin = settings.origins
+    name, why = models.wire_name(settings)
+    if name == "scripted":
+        return Finding("wire", "note", f"{why}; no model is asked")
     address = settings.openai_base_url or "OpenAI's own address"
-    return Finding("wire", "note", f"chat, at {address} ({origin['openai_base_url']}), key: {_key(settings)}")
-
-
-def _key(settings: Settings) -> str:
-    return f"from {settings.origins['openai_api_key']}" if settings.openai_api_key else "none"
+    key = f"from {settings.origins['openai_api_key']}" if settings.openai_api_key else "none"
+    return Finding("wire", "note", f"{why}; at {address} ({settings.origins['openai_base_url']}), key: {key}")
 
 
 async def _model(settings: Settings) -> Finding:
-    wire, model, planner_model = await build.make_wire(settings)
+    chosen = await models.choose(settings)
     try:
         if settings.script is not None:
             return Finding("model", "found", f"the script {settings.script}")
         began = time.monotonic()
-        offered: list[str] = await wire.models()  # type: ignore[attr-defined]
+        offered = await chosen.wire.models()
         took = f"{(time.monotonic() - began) * 1000:.0f} ms"
     finally:
-        await wire.close()
-    for wanted in (model, planner_model):
+        await chosen.wire.close()
+    for wanted in (chosen.agents, chosen.planner):
         if wanted and offered and wanted not in offered:
             message = f"the server answers, but does not offer {wanted}; it offers {', '.join(offered[:12])}"
             return Finding("model", "wrong", message, "Choose one: --model NAME --planner-model NAME")
     names = f"; it offers {', '.join(sorted(offered)[:12])}" + (" and more" if len(offered) > 12 else "")
-    return Finding("model", "found", f"agents: {model}, planner: {planner_model}; answered in {took}{names}")
+    said = f"agents: {chosen.agents}, planner: {chosen.planner}; answered in {took}{names}"
+    return Finding("model", "found", said)
 
 
 async def _pictures(settings: Settings) -> Finding:

@@ -11,7 +11,17 @@ import typer
 from master_agent.errors import UsageError
 from master_agent.settings import Setting, table
 
-MODELS = ("model", "planner_model", "openai_base_url", "wire", "script", "call_timeout", "attempts", "plan_repairs")
+MODELS = (
+    "model",
+    "planner_model",
+    "openai_base_url",
+    "wire",
+    "thread_store",
+    "script",
+    "call_timeout",
+    "attempts",
+    "plan_repairs",
+)
 WORK = (
     "image_provider",
     "image_model",

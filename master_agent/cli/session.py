@@ -93,7 +93,8 @@ def run(
             stderr=sys.stderr,
             environ=os.environ,
         )
-        result = asyncio.run(_run(settings, team, order, story, reporter, listeners, asking))
+        say = reporter.notice if options.verbose else _hear_nothing
+        result = asyncio.run(_run(settings, team, order, story, reporter, listeners, asking, say))
         reporter.close()
         if show is not None and result.status == "done":
             return show(result)
@@ -101,6 +102,10 @@ def run(
             return code
         reporter.finish(result)
     return exit_codes.of_result(result)
+
+
+def _hear_nothing(_text: str) -> None:
+    """For those who did not ask for more words."""
 
 
 def _shower(reporter: Reporter, options: Options) -> Callable[[Plan, Sequence[str]], None]:
@@ -133,12 +138,19 @@ async def _run(
     reporter: Reporter,
     listeners: list[Callable[[Event], None]],
     asking: Asking,
+    say: Callable[[str], None],
 ) -> RunResult:
     interruption = Interruption(reporter)
 
     async def work() -> RunResult:
         making = build.master(
-            settings, team, order, approve=asking.approve, listeners=listeners, why_cancelled=interruption.why
+            settings,
+            team,
+            order,
+            approve=asking.approve,
+            listeners=listeners,
+            why_cancelled=interruption.why,
+            say=say,
         )
         async with making as master:
             return await story(master)

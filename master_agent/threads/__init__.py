@@ -162,6 +162,9 @@ class Wire(Protocol):
     async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> Thread:
         """A thread for the agent: a new one, or the one that `state` describes."""
 
+    async def models(self) -> list[str]:
+        """The names of the models that the server offers; ModelError when it does not say."""
+
     async def close(self) -> None:
         """Lets go of connections and of what was made on the server only for this process."""
 

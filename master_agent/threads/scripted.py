@@ -152,6 +152,9 @@ class Scripted:
     async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> "ScriptedThread":
         return ScriptedThread(agent, state or ThreadState("scripted"), self._script)
 
+    async def models(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         """Nothing is held."""
 

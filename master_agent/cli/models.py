@@ -1,0 +1,102 @@
+"""From settings to the wire and the models that a run speaks to, with the reason for each choice."""
+
+from dataclasses import dataclass
+
+from master_agent.errors import ModelError, SettingsError
+from master_agent.settings import Settings, WireName
+from master_agent.threads import Wire
+
+PLANNER_MODEL, AGENT_MODEL = "gpt-6-sol", "gpt-6-luna"  # OpenAI's, without a shutdown date as of 2026-11
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who is asked: the wire, the model of the agents and the planner's; `why` says in a line how it was chosen."""
+
+    wire: Wire
+    agents: str | None
+    planner: str | None
+    why: str
+
+
+def nobody() -> Models:
+    """For a plan of tools alone: a script without a line, so that no key is needed for what asks no model."""
+    from master_agent.threads.scripted import Script, Scripted
+
+    return Models(Scripted(Script([])), None, None, "no model is asked")
+
+
+def wire_name(settings: Settings) -> tuple[WireName, str]:
+    """The wire to use, and why."""
+    if settings.script is not None:
+        return "scripted", f"replies come from the script {settings.script}"
+    if settings.wire is not None:
+        return settings.wire, f"wire {settings.wire} ({settings.origins['wire']})"
+    if settings.own_server:
+        return "chat", "wire chat, which every compatible server speaks"
+    return "responses", "wire responses, at OpenAI's own address"
+
+
+async def choose(settings: Settings) -> Models:
+    """The wire and the models that the settings choose; ModelError when there is no model to talk to."""
+    name, why = wire_name(settings)
+    if name == "scripted":
+        return Models(_scripted(settings), settings.model, settings.planner_model, why)
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        raise ModelError(
+            "there is no model to talk to: no OPENAI_API_KEY, and no OPENAI_BASE_URL of another server",
+            type="no_model",
+            hint="Put OPENAI_API_KEY=… into .env (master-agent init asks for it), point OPENAI_BASE_URL at a server "
+            "such as Ollama (http://localhost:11434/v1), or try without any: master-agent demo",
+        )
+    model = settings.model or (None if settings.own_server else AGENT_MODEL)
+    wire = _wire(name, settings, model or "")
+    if model is None:
+        try:
+            model = _only_model(await wire.models(), settings)
+        finally:
+            await wire.close()
+        wire = _wire(name, settings, model)
+    planner = settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
+    address = settings.openai_base_url or "OpenAI's own address"
+    return Models(wire, model, planner, f"{why}, at {address}" if settings.own_server else why)
+
+
+def _wire(name: WireName, settings: Settings, model: str) -> Wire:
+    key, address = settings.openai_api_key, settings.openai_base_url
+    match name:
+        case "responses":
+            from master_agent.threads.responses import Responses
+
+            return Responses(key, address, model, store=settings.thread_store)
+        case "assistants":
+            from master_agent.threads.assistants import Assistants
+
+            return Assistants(key, address, model)
+    from master_agent.threads.chat import Chat
+
+    return Chat(key, address, model)
+
+
+def _scripted(settings: Settings) -> Wire:
+    from master_agent.threads.scripted import Scripted, read_script
+
+    if settings.script is None:
+        raise SettingsError("the wire is scripted, but there is no script", hint="Name its file: --script FILE")
+    try:
+        content = settings.script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the script {settings.script} cannot be read: {error}") from None
+    return Scripted(read_script(content, source=str(settings.script)))
+
+
+def _only_model(models: list[str], settings: Settings) -> str:
+    """The one model that a server of the user's own offers; ModelError when it offers several, or none."""
+    if len(models) == 1:
+        return models[0]
+    offered = f"it offers {', '.join(models[:12])}" if models else "it names none"
+    raise ModelError(
+        f"which model of {settings.openai_base_url}? {offered}",
+        type="no_model",
+        hint="Choose one: --model NAME, or MASTER_AGENT_MODEL=NAME in .env",
+    )

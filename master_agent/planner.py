@@ -1,28 +1,21 @@
 """From a task in words to a checked Plan: one agent without tools is asked, and shown its faults."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from master_agent.answers import find_plan
+from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent
-from master_agent.context import Boundaries
+from master_agent.context import Boundaries, tell_files
 from master_agent.errors import PlanError, PlanningError
 from master_agent.plan import Plan, check
 from master_agent.prompts import Prompts
-from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Reply, UserTurn, Wire
+from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Thread, UserTurn, Wire
 from master_agent.tools import Tool
 
 MOST_FILES = 200
-
-
-@dataclass(frozen=True)
-class FoundPlan:
-    """JSON that was found in an answer; `repaired` when its syntax had to be mended."""
-
-    raw: object
-    repaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,7 @@ class Planner:
     options: CallOptions
     model: str | None = None
     repairs: int = 1
+    given: tuple[Attachment, ...] = ()
 
     async def make(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]] = ()) -> Plan:
         """The plan for a task; `files` are the names and sizes in bytes of what is in the workspace.
@@ -47,7 +41,14 @@ class Planner:
         prompt = self._prompt(task, params, files)
         spec = AgentSpec("planner", prompt.instructions, self.model, output=plan_schema(self.agents, self.tools))
         thread = await self.wire.open(spec)
-        turn = UserTurn(prompt.message)
+        turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
+        try:
+            return await self._ask(thread, turn, task, params)
+        except BaseException:
+            await thread.cancel()
+            raise
+
+    async def _ask(self, thread: Thread, turn: UserTurn, task: str, params: Mapping[str, str]) -> Plan:
         for asked in range(self.repairs + 1):
             reply = await self.call(CallRequest(thread, turn, replace(self.options, turn=asked + 1)))
             try:
@@ -72,8 +73,11 @@ class Planner:
 
     def _prompt(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]]) -> Any:
         given = json.dumps(dict(params), ensure_ascii=False, indent=2) if params else ""
-        there = "\n".join(f"{name} ({size} bytes)" for name, size in list(files)[:MOST_FILES])
+        listed = [f"{name} ({size} bytes)" for name, size in files]
+        more = [f"({len(listed) - MOST_FILES} more files)"] if len(listed) > MOST_FILES else []
+        there = "\n".join([*listed[:MOST_FILES], *more])
         wrap = self.boundaries.wrap
+        shown = tell_files(self.given, self.boundaries)
         return self.prompts.fill(
             "plan",
             agents="\n".join(_agent_lines(agent) for agent in self.agents.values()),
@@ -82,85 +86,8 @@ class Planner:
             task=task,
             params=f"\nParameters of the task:\n{wrap(given, kind='params')}\n" if given else "",
             files=f"\nFiles in the workspace:\n{wrap(there, kind='files')}\n" if there else "",
+            given=f"\nGiven with the task, and to every agent too:\n{shown}\n" if shown else "",
         )
-
-
-def find_plan(reply: Reply) -> FoundPlan:
-    """The plan in an answer, whatever surrounds it or is wrong with its syntax; PlanError when there is none.
-
-    An answer that was cut off is a fault, never repaired: half a prompt would parse.
-    """
-    cut = PlanError("the answer was cut off before its end; write a shorter plan")
-    if reply.status == "incomplete":
-        raise cut
-    if reply.status == "failed":
-        raise PlanError(f"there is no plan in the answer: {reply.reason or 'the model refused'}")
-    text = reply.text.strip()
-    for candidate in (text, *_fenced(text)):
-        try:
-            return _as_plan(json.loads(candidate))
-        except (json.JSONDecodeError, PlanError):
-            continue
-    embedded = _embedded(text)
-    if embedded is not None:
-        return embedded
-    start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
-    if start < 0:
-        raise PlanError("there is no JSON object in the answer")
-    end = _balanced_end(text, start)
-    if end is None:
-        raise cut
-    import json_repair
-
-    return replace(_as_plan(json_repair.loads(text[start:end])), repaired=True)
-
-
-def _as_plan(value: object) -> FoundPlan:
-    match value:
-        case {"plan": list()}:
-            return FoundPlan(value)
-        case [dict(), *_]:
-            return FoundPlan({"plan": value}, repaired=True)
-    raise PlanError('the answer is JSON, but no object with a list "plan"')
-
-
-def _fenced(text: str) -> list[str]:
-    return re.findall(r"```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", text, re.DOTALL)
-
-
-def _embedded(text: str) -> FoundPlan | None:
-    """A whole JSON object with a plan somewhere in other words."""
-    decoder = json.JSONDecoder()
-    for opening in re.finditer(r"\{", text):
-        try:
-            value, _ = decoder.raw_decode(text, opening.start())
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("plan"), list):
-            return FoundPlan(value)
-    return None
-
-
-def _balanced_end(text: str, start: int) -> int | None:
-    """Where the brackets opened at `start` are all closed again; None when the text ends before."""
-    depth, inside, i = 0, False, start
-    while i < len(text):
-        char = text[i]
-        if inside:
-            if char == "\\":
-                i += 1
-            elif char == '"':
-                inside = False
-        elif char == '"':
-            inside = True
-        elif char in "{[":
-            depth += 1
-        elif char in "}]":
-            depth -= 1
-            if depth <= 0:
-                return i + 1
-        i += 1
-    return None
 
 
 def plan_schema(agents: Iterable[str], tools: Iterable[str]) -> dict[str, Any]:
@@ -183,7 +110,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agent_lines(agent: Agent) -> str:
-    return f"- `{agent.name}`: {agent.description}" + (f" Use it when: {agent.when}" if agent.when else "")
+    said = f"{agent.description} Use it when: {agent.when}" if agent.when else agent.description
+    return f"- `{agent.name}`: {' '.join(said.split())}"
 
 
 def _tool_lines(tool: Tool) -> str:

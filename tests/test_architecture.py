@@ -21,10 +21,10 @@ LAYERS = [
     ["master"],
     ["planner", "dispatcher", "runner", "aggregator"],
     ["layers"],
-    ["converse"],
+    ["converse", "answers"],
     ["tools"],
     ["threads", "images", "codefiles"],
-    ["fetch", "run_files"],
+    ["fetch", "run_files", "openai_server"],
     ["workspace"],
     ["beneath"],
     ["retry", "limits", "catalogue", "prompts", "context", "journal"],
@@ -32,6 +32,7 @@ LAYERS = [
     ["plan"],
     ["references"],
     ["results"],
+    ["attachments"],
     ["errors", "values"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -3,11 +3,12 @@
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from master_agent.attachments import Attachment
 from master_agent.errors import StepError
 from master_agent.plan import Step
 from master_agent.references import Reference, fill, fill_text
@@ -50,6 +51,15 @@ class Boundaries:
     def _without_mark(self, text: str) -> str:
         # What takes its place begins and ends with a sign that no mark has: else its rest could make a new one.
         return re.sub(re.escape(self.mark), "(mark)", text, flags=re.IGNORECASE)
+
+
+def tell_files(files: Sequence[Attachment], boundaries: Boundaries) -> str:
+    """The files that the user gave: texts in marked blocks, pictures by name, since they are shown as pictures."""
+    blocks = []
+    for file in files:
+        body = "(this picture is shown to you)" if file.is_picture else f"\n{file.text}\n"
+        blocks.append(boundaries.wrap(body, given=file.name))
+    return "\n".join(blocks)
 
 
 def tell(inputs: Inputs, boundaries: Boundaries) -> str:

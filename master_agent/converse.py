@@ -69,7 +69,7 @@ async def converse(
         outputs += [output for _, output, _ in made if output.error is None]
         if all(output.error is None for _, output, _ in made) and any(last for _, _, last in made):
             return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number)
-        said = ToolOutputs(tuple(Output(asked.id, output.text) for asked, output, _ in made))
+        said = ToolOutputs(tuple(Output(asked.id, output.text, output.pictures) for asked, output, _ in made))
     raise StepError(
         f"the agent did not come to an end within {turns} turns",
         hint="Ask for less in one step, or raise limits.turns in the agent's file.",
@@ -93,15 +93,18 @@ async def _use_all(
         plain, last = _without_last(asked) if asked.name in finish else (asked, False)
         return asked, await use(make(plain)), last
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(asked)) for asked in calls]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(asked)) for asked in calls]
+    except ExceptionGroup as broken:  # what a tool may raise is an output already: this goes on as itself
+        raise broken.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
 def _without_last(asked: ModelToolCall) -> tuple[ModelToolCall, bool]:
     try:
         arguments = json.loads(asked.arguments)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return asked, False
     if not isinstance(arguments, dict) or LAST not in arguments:
         return asked, False

@@ -37,7 +37,7 @@ class RetryPolicy:
         if asked is not None:
             return asked + chance() * 0.1 if asked <= self.longest_retry_after else None
         # Full jitter: many steps that failed together must not come back together.
-        return min(self.longest_wait, self.first_wait * 2 ** (attempt - 1)) * (0.5 + 0.5 * chance())
+        return min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1)) * (0.5 + 0.5 * chance())
 
 
 async def retrying(

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent
 from master_agent.codefiles import code_files
-from master_agent.context import Boundaries, Inputs, fill_arguments, fill_prompt, tell
+from master_agent.context import Boundaries, Inputs, fill_arguments, fill_prompt, tell, tell_files
 from master_agent.converse import Outcome, converse, with_last
 from master_agent.errors import MasterAgentError, StepError
 from master_agent.limits import Limits
@@ -32,6 +33,7 @@ class Runner:
     prompts: Prompts
     boundaries: Boundaries
     limits: Limits
+    given: tuple[Attachment, ...] = ()
     stream: bool = True
 
     async def perform(self, step: Step, inputs: Inputs) -> StepResult:
@@ -67,11 +69,12 @@ class Runner:
             instructions=self._instructions(agent),
             mark=self.boundaries.mark,
             prompt=fill_prompt(step.prompt, inputs, self.boundaries),
-            context=f"\n{tell(inputs, self.boundaries)}" if inputs.results else "",
+            context=self._context(inputs),
         )
+        turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
         thread = await self.wire.open(self._spec(agent, prompt.instructions))
         try:
-            return await self._converse(step, agent, thread, UserTurn(prompt.message), inputs)
+            return await self._converse(step, agent, thread, turn, inputs)
         except BaseException:
             await thread.cancel()
             raise
@@ -133,6 +136,12 @@ class Runner:
         if fault is not None:
             raise StepError(f"the answer does not follow the agent's output schema: {fault}", type="wrong_output")
         return outcome, json.loads(_unfenced(outcome.text))
+
+    def _context(self, inputs: Inputs) -> str:
+        """What the user gave, and what the step builds on, as data."""
+        parts = [tell_files(self.given, self.boundaries), tell(inputs, self.boundaries) if inputs.results else ""]
+        told = "\n".join(part for part in parts if part)
+        return f"\n{told}" if told else ""
 
     def _instructions(self, agent: Agent) -> str:
         if agent.output != "data":

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from master_agent import __version__, layers
+from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent, load_agents
 from master_agent.cli import models
 from master_agent.context import Boundaries, draw_mark
@@ -49,6 +50,7 @@ class Order:
     params: Mapping[str, str] = field(default_factory=dict)
     planner: bool = True
     asks_models: bool = True
+    given: tuple[Attachment, ...] = ()
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
 
 
@@ -132,7 +134,9 @@ async def master(
                 use = layers.written_down(
                     layers.settled(layers.in_time(running(tools, context), tools)), journal, tools
                 )
-                runner = Runner(wire, call, checked(tools, use), team.agents, tools, prompts, boundaries, limits)
+                runner = Runner(
+                    wire, call, checked(tools, use), team.agents, tools, prompts, boundaries, limits, order.given
+                )
                 options = CallOptions(agent="planner", timeout=settings.call_timeout)
                 planner = Planner(
                     wire,
@@ -144,6 +148,7 @@ async def master(
                     options,
                     model=chosen.planner,
                     repairs=settings.plan_repairs,
+                    given=order.given,
                 )
                 yield Master(
                     planner=planner if order.planner else None,

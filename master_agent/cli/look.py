@@ -10,7 +10,7 @@ from master_agent.catalogue import Agent
 from master_agent.cli import arguments, exit_codes, session, streams
 from master_agent.cli.build import Order, builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
-from master_agent.cli.work import PlanFile, read_plan
+from master_agent.cli.work import Files, PlanFile, given_files, read_plan
 from master_agent.errors import UsageError
 from master_agent.plan import AgentStep, Plan, suggestion
 
@@ -109,12 +109,14 @@ def run_agent(
     options: Options,
     name: AgentName,
     prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", show_default=False)] = None,
+    *,
+    file: Files = None,
 ) -> int:
     agent = _agent(name)
     text = arguments.one_task(prompt or [])
     step_id = agent.name.replace("-", "_")
     plan = Plan(task=text, plan=(AgentStep(id=step_id, agent=agent.name, prompt=text.replace("${", "$${")),))
-    order = Order(task=text, planner=False)
+    order = Order(task=text, planner=False, given=given_files(file))
     settings = session.settings_of(options)
     return session.run(options, settings, session.team(), order, lambda master: master.run_plan(plan), yes=True)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from master_agent import plan as plans
+from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, session, streams
 from master_agent.cli.build import Order, Team
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -39,6 +40,12 @@ From = Annotated[
 ContextFile = Annotated[
     Path | None,
     typer.Option("--context", metavar="RESULT", help="a result file with the earlier steps", show_default=False),
+]
+
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--file", "-f", metavar="PATH", help="give a picture or a text; repeatable", show_default=False),
 ]
 
 
@@ -82,22 +89,26 @@ def task(
     *,
     yes: Yes = False,
     param: Params = None,
+    file: Files = None,
     dry_run: DryRun = False,
     output: Output = None,
 ) -> int:
     text = _task_text(words)
+    order = Order(task=text, params=_params(param), given=given_files(file))
     if dry_run:
-        return _plan_only(options, text, _params(param), output)
+        return _plan_only(options, order, output)
     if output is not None:
         raise UsageError("-o saves a plan: it goes with --dry-run or with the command plan")
     settings = session.settings_of(options)
-    order = Order(task=text, params=_params(param))
     return session.run(options, settings, session.team(), order, lambda m: m.run_task(text, order.params), yes=yes)
 
 
 @with_options(*EVERYTHING)
-def plan(options: Options, words: Words = None, *, param: Params = None, output: Output = None) -> int:
-    return _plan_only(options, _task_text(words), _params(param), output)
+def plan(
+    options: Options, words: Words = None, *, param: Params = None, file: Files = None, output: Output = None
+) -> int:
+    order = Order(task=_task_text(words), params=_params(param), given=given_files(file))
+    return _plan_only(options, order, output)
 
 
 @with_options(*EVERYTHING)
@@ -106,6 +117,7 @@ def run(
     plan: PlanFile,
     *,
     param: Params = None,
+    file: Files = None,
     from_step: From = None,
     context: ContextFile = None,
 ) -> int:
@@ -114,7 +126,12 @@ def run(
     earlier = _earlier(checked, from_step, context)
     settings = session.settings_of(options)
     order = Order(
-        task=checked.task, params=checked.params, planner=False, earlier=earlier, asks_models=_asks_models(checked)
+        task=checked.task,
+        params=checked.params,
+        planner=False,
+        earlier=earlier,
+        asks_models=_asks_models(checked),
+        given=given_files(file),
     )
     return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True)
 
@@ -141,12 +158,17 @@ def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
         raise PlanError(f"{source}: {error.message.splitlines()[0]}", error.faults, hint=error.hint) from None
 
 
-def _plan_only(options: Options, text: str, params: Mapping[str, str], output: Path | None) -> int:
+def given_files(paths: list[Path] | None) -> tuple[Attachment, ...]:
+    """The files that were named; UsageError for the first that cannot be given."""
+    return tuple(read_attachment(path) for path in paths or [])
+
+
+def _plan_only(options: Options, order: Order, output: Path | None) -> int:
     settings = session.settings_of(options)
     team = session.team()
 
     async def story(master: Master) -> RunResult:
-        result = await master.plan_only(text, params)
+        result = await master.plan_only(order.task or "", order.params)
         kept.append(master.journal.state.plan)
         return result
 
@@ -164,7 +186,6 @@ def _plan_only(options: Options, text: str, params: Mapping[str, str], output: P
             _show_table(made, team, settings)
         return exit_codes.DONE
 
-    order = Order(task=text, params=params)
     return session.run(options, settings, team, order, story, yes=False, show=show)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import JsonValue
 
+from master_agent.attachments import Attachment
 from master_agent.results import Usage
 
 RunStatus = Literal["requires_action", "completed", "failed", "cancelled", "expired", "incomplete"]
@@ -20,6 +21,7 @@ SchemaSupport = Literal["strict", "object", "none"]
 class Capabilities:
     """What a wire and the server behind it can do.
 
+    `pictures`: whether the model can be shown any. `hosted_tools`: the tools that the server itself runs.
     `schema`: whether a reply's shape can be asked for (a JSON schema, any JSON object, or not at all); never trusted.
     """
 
@@ -29,6 +31,8 @@ class Capabilities:
     stream: bool = True
     stream_with_tools: bool = True
     usage_in_stream: bool = True
+    pictures: bool = True
+    hosted_tools: frozenset[str] = frozenset()
     can_continue: bool = True
 
 
@@ -43,7 +47,10 @@ class ToolSpec:
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """What is fixed when a thread opens. `output` is the JSON Schema that the last reply shall follow, if any."""
+    """What is fixed when a thread opens.
+
+    `output` is the JSON Schema that the last reply shall follow, if any; `hosted` names tools that the server runs.
+    """
 
     name: str
     instructions: str
@@ -52,6 +59,7 @@ class AgentSpec:
     max_output_tokens: int | None = None
     tools: tuple[ToolSpec, ...] = ()
     output: Mapping[str, Any] | None = None
+    hosted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,13 @@ class ThreadState:
 
 @dataclass(frozen=True)
 class UserTurn:
-    """What a person, a plan or a planner says."""
+    """What a person, a plan or a planner says, with pictures to look at."""
 
     text: str
+    pictures: tuple[Attachment, ...] = ()
 
     def to_data(self) -> dict[str, JsonValue]:
-        return {"role": "user", "text": self.text}
+        return {"role": "user", "text": self.text, **_shown(self.pictures)}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ class Output:
 
     call_id: str
     text: str
+    pictures: tuple[Attachment, ...] = ()
+
+    def to_data(self) -> dict[str, JsonValue]:
+        return {"call_id": self.call_id, "text": self.text, **_shown(self.pictures)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,11 @@ class ToolOutputs:
     outputs: tuple[Output, ...]
 
     def to_data(self) -> dict[str, JsonValue]:
-        return {"role": "tool", "outputs": [{"call_id": o.call_id, "text": o.text} for o in self.outputs]}
+        return {"role": "tool", "outputs": [output.to_data() for output in self.outputs]}
+
+
+def _shown(pictures: tuple[Attachment, ...]) -> dict[str, JsonValue]:
+    return {"pictures": [picture.to_data() for picture in pictures]} if pictures else {}
 
 
 Turn = UserTurn | ToolOutputs
@@ -117,7 +134,10 @@ class ModelToolCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one turn. `reason` says why a run is incomplete, failed or was refused."""
+    """The answer to one turn. `reason` says why a run is incomplete, failed or was refused.
+
+    `files` are what tools that the server ran have made.
+    """
 
     status: RunStatus
     text: str = ""
@@ -125,6 +145,7 @@ class Reply:
     usage: Usage | None = None
     remote_id: str | None = None
     reason: str | None = None
+    files: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True)

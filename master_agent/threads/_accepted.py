@@ -19,7 +19,10 @@ _PARAMETERS = {
         name: re.compile(rf"\b{name}\b")
         for name in ("temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "prompt_cache_key")
     },
-    "include": re.compile(r"\binclude\b|encrypted.content", re.IGNORECASE),
+    # "Supported values include 1" is not about it; a name in quotes, of a field, or at the end with a code is.
+    "include": re.compile(
+        r"encrypted.content|['\"`.]include\b|: include\b|\binclude( [a-z]+_[a-z_]+)?$", re.IGNORECASE
+    ),
 }
 """What a request can do without, and how complaints name it."""
 
@@ -43,7 +46,7 @@ class Accepted:
         if asked_format and _ABOUT_FORMAT.search(complaint):
             weaker = "object" if asked_format == "json_schema" and able.schema == "strict" else able.schema
             able = replace(able, schema=weaker if asked_format == "json_schema" else "none")
-            refused.append(f"response_format {asked_format}")
+            refused.append(f"{'response_format' if 'response_format' in body else 'text.format'} {asked_format}")
         elif _ABOUT_STRICT.search(complaint) and _strict(body):
             able = replace(able, strict_tools=False)
             refused.append("strict")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_type_hi
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 
+from master_agent.attachments import Attachment
 from master_agent.context import Boundaries, Inputs
 from master_agent.errors import MasterAgentError, SettingsError, ToolError
 from master_agent.plan import suggestion
@@ -42,12 +43,13 @@ StepName = Annotated[str, Field(json_schema_extra={"format": STEP_FORMAT})]
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What a tool gives back: text for the model, data and files for later steps, or what went wrong."""
+    """What a tool gives back: text and pictures for the model, data and files for later steps, or what went wrong."""
 
     text: str
     data: dict[str, JsonValue] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    pictures: tuple[Attachment, ...] = ()
     error: ErrorInfo | None = None
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from master_agent.attachments import PICTURE_LIMIT, Attachment, picture_type
 from master_agent.errors import FileRefusedError, ToolError
 from master_agent.plan import suggestion
 from master_agent.results import StepResult
@@ -24,8 +25,14 @@ async def read_file(
     start_line: Annotated[int, Field(ge=1)] = 1,
     lines: Annotated[int, Field(ge=1, le=5_000)] = 2_000,
 ) -> ToolOutput:
-    """Reads a text file of the workspace: `lines` lines from `start_line` on. Says when there is more to read."""
-    text = _text(path, context.workspace.read(path))
+    """Reads a text file of the workspace: `lines` lines from `start_line` on. Says when there is more to read.
+
+    A picture is shown to you, if you can see.
+    """
+    content = context.workspace.read(path)
+    if kind := picture_type(content):
+        return _picture(path, kind, content)
+    text = _text(path, content)
     every = text.split("\n")
     if start_line > len(every):
         raise ToolError(f'"{path}" has {len(every):,} lines; start_line {start_line:,} is behind the last')
@@ -48,6 +55,13 @@ async def read_file(
         more = f"; read on with start_line={last + 1}" if last < len(every) else ""
         notes.append(f"[lines {start_line} to {last} of {len(every)}{more}]")
     return ToolOutput(text="\n".join([wrapped, *notes]))
+
+
+def _picture(path: str, kind: str, content: bytes) -> ToolOutput:
+    if len(content) > PICTURE_LIMIT:
+        raise ToolError(f'the picture "{path}" has {len(content):,} bytes; {PICTURE_LIMIT:,} is the most to be shown')
+    text = f'the picture "{path}" ({kind}, {len(content):,} bytes)'
+    return ToolOutput(text=text, pictures=(Attachment(path, kind, content),))
 
 
 @tool(effects={"write"})

@@ -12,6 +12,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -303,17 +304,30 @@ def _adapter() -> tuple[TypeAdapter[Any], frozenset[str]]:
     return TypeAdapter(CompletionCreateParamsNonStreaming | CompletionCreateParamsStreaming), frozenset(names)
 
 
-def body_fault(body: Body) -> str | None:
-    """What is wrong with a request, by the SDK's types and by the order of calls and their outputs; None if nothing."""
-    adapter, names = _adapter()
+def type_fault(body: Body, adapter: TypeAdapter[Any], names: AbstractSet[str]) -> str | None:
+    """What is wrong with a request by the SDK's types, of which `names` are the fields; None if nothing."""
     if unknown := body.keys() - names:
         return f"Unrecognized request argument supplied: {', '.join(sorted(unknown))}"
     try:
-        for value in adapter.validate_python(body).values():
-            if not isinstance(value, str | Mapping) and isinstance(value, Iterable):
-                list(value)  # pydantic looks into an Iterable only as it is walked through
+        _walk(adapter.validate_python(body))
     except ValidationError as faults:
         return str(faults)
+    return None
+
+
+def _walk(value: object) -> None:
+    """Goes through all of a value, for pydantic looks into an Iterable only as it is walked through."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for one in value:
+            _walk(one)
+
+
+def body_fault(body: Body) -> str | None:
+    """What is wrong with a request, by the SDK's types and by the order of calls and their outputs; None if nothing."""
+    if fault := type_fault(body, *_adapter()):
+        return fault
     waiting: set[str] = set()
     for message in body["messages"]:
         if message["role"] == "tool":

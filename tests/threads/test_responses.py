@@ -1,0 +1,485 @@
+"""The responses wire against a stateful server on loopback: rounds, stores, streams, endings, usage."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from master_agent.errors import ModelError
+from master_agent.results import Usage
+from master_agent.threads import (
+    AgentSpec,
+    CallOptions,
+    Capabilities,
+    ModelToolCall,
+    Reply,
+    TextPiece,
+    ThreadState,
+    ToolSpec,
+    UserTurn,
+    Wire,
+)
+from master_agent.threads.responses import Responses
+from tests.servers.chat import json_body
+from tests.servers.loopback import Body
+from tests.servers.responses import Answer, ResponsesServer, call, events, failed_response, reasoning, reply
+from tests.threads.chatting import ADDER, AGENT, BOTH, HELLO, KEY, MODEL, SHAPE, SHAPED, STREAMED, TOOL, WHOLE, said
+from tests.threads.responding import STORES, ask, journaled, opened, talk
+
+ROUNDS: list[Answer] = [
+    reply("Let me see.", calls=[call("add", {"a": 1}, "one"), call("add", {"a": 2}, "two")]),
+    reply(calls=[call("add", {"a": 3}, "three")]),
+    reply("Six."),
+]
+ASKED: Body = {"type": "message", "role": "user", "content": "Hello?"}
+ONE, TWO, THREE = (
+    {"type": "function_call_output", "call_id": name, "output": f"output of {name}"} for name in ("one", "two", "three")
+)
+
+# Rounds
+
+
+@BOTH
+def test_a_question_gets_its_answer(options: CallOptions) -> None:
+    with ResponsesServer([reply("Hello.\nAnd bye.")]) as server:
+        [answer], state = ask(server, HELLO, options=options)
+    assert (answer.status, answer.text, answer.calls, answer.reason) == ("completed", "Hello.\nAnd bye.", (), None)
+    assert answer.remote_id == "resp_1"
+    assert state == ThreadState("responses", {"response": "resp_1"})
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@STORES
+@BOTH
+def test_tools_are_called_over_several_rounds_and_two_in_one(options: CallOptions, store: str) -> None:
+    with ResponsesServer(ROUNDS) as server:
+        (first, second, third), _ = ask(server, HELLO, None, None, agent=ADDER, options=options, store=store)
+    assert server.faults == []
+    assert (first.status, first.text) == ("requires_action", "Let me see.")
+    assert first.calls == (ModelToolCall("one", "add", '{"a": 1}'), ModelToolCall("two", "add", '{"a": 2}'))
+    assert (second.status, second.calls) == ("requires_action", (ModelToolCall("three", "add", '{"a": 3}'),))
+    assert (third.status, third.text) == ("completed", "Six.")
+
+
+@STORES
+def test_the_model_sees_the_whole_conversation_wherever_it_is_kept(store: str) -> None:
+    seen: list[list[Body]] = []
+    left = iter(ROUNDS)
+
+    def brain(items: list[Body], _: Body) -> Answer:
+        seen.append(items)
+        return next(left)
+
+    with ResponsesServer(brain) as server:
+        ask(server, HELLO, None, None, agent=ADDER, store=store)
+        assert bool(server.kept) is (store != "none"), "what shall not be stored is not"
+        assert bool(server.conversations) is (store == "conversation")
+    assert [item.get("call_id") or item["role"] for item in seen[2]] == [
+        "user", "assistant", "one", "two", "one", "two", "three", "three",
+    ]  # fmt: skip
+
+
+def test_each_request_names_the_response_before_it_and_brings_only_what_is_new() -> None:
+    with ResponsesServer(ROUNDS) as server:
+        _, state = ask(server, HELLO, None, None, agent=ADDER)
+    same = {
+        "model": MODEL, "store": True, "instructions": "You write.",
+        "tools": [
+            {"type": "function", "name": "add", "description": "Adds.", "parameters": TOOL.parameters, "strict": False}
+        ],
+        "prompt_cache_key": server.bodies[0]["prompt_cache_key"],
+    }  # fmt: skip
+    assert server.bodies == [
+        {**same, "input": [ASKED]},
+        {**same, "input": [ONE, TWO], "previous_response_id": "resp_1"},
+        {**same, "input": [THREE], "previous_response_id": "resp_2"},
+    ]
+    assert state == ThreadState("responses", {"response": "resp_3"})
+
+
+def test_a_conversation_is_made_at_the_first_turn_and_named_in_every_request() -> None:
+    with ResponsesServer(ROUNDS) as server:
+        _, state = ask(server, HELLO, None, None, agent=ADDER, store="conversation")
+        [name] = server.conversations
+    assert [one.path.removeprefix("/v1") for one in server.requests] == ["/conversations", *["/responses"] * 3]
+    assert [body["input"] for body in server.bodies] == [[ASKED], [ONE, TWO], [THREE]]
+    assert [body["conversation"] for body in server.bodies] == [name] * 3
+    assert all(body["tools"] and body["instructions"] for body in server.bodies)
+    assert not any("previous_response_id" in body for body in server.bodies)
+    assert state == ThreadState("responses", {"conversation": name})
+
+
+def test_what_is_not_stored_is_sent_again_with_what_was_reasoned() -> None:
+    rounds = [
+        reply("Hm.", thoughts=[reasoning("secret", status=None)], calls=[call("add", {"a": 1}, "one")], aside="So:"),
+        reply("One."),
+    ]
+    with ResponsesServer(rounds) as server:
+        _, state = ask(server, HELLO, None, agent=ADDER, store="none")
+    assert server.faults == []
+    assert [body["store"] for body in server.bodies] == [False, False]
+    assert [body["include"] for body in server.bodies] == [["reasoning.encrypted_content"]] * 2
+    assert not any(name in body for body in server.bodies for name in ("previous_response_id", "conversation"))
+    made = server.bodies[1]["input"]
+    assert [item["type"] for item in made] == [
+        "message", "reasoning", "message", "message", "function_call", "function_call_output",
+    ]  # fmt: skip
+    assert made[1] == {"type": "reasoning", "id": "rs_1_0", "summary": [], "encrypted_content": "secret"}
+    assert made[2]["phase"] == "commentary", "the phase of a message is preserved"
+    assert (state.ids, state.items[:6], len(state.items)) == ({}, tuple(made), 7)
+
+
+def test_reasoning_that_a_server_will_not_know_again_is_not_sent_back() -> None:
+    rounds = [reply("Hm.", thoughts=[{"type": "reasoning", "summary": []}]), reply("Yes.")]
+    with ResponsesServer(rounds) as server:
+        _, state = ask(server, HELLO, HELLO, store="none")
+    assert [item["type"] for item in state.items] == ["message"] * 4
+    open_thoughts = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    with ResponsesServer([reply("Hm.", thoughts=[open_thoughts]), reply("Yes.")]) as server:
+        _, state = ask(server, HELLO, HELLO, store="none")
+    assert [item["type"] for item in state.items] == ["message", "reasoning", "message", "message", "message"]
+
+
+@STORES
+def test_a_thread_goes_on_from_its_state_with_the_very_same_request(store: str) -> None:
+    turns = [HELLO, None, None, UserTurn("And then?")]
+    rounds = [*ROUNDS, reply("Then?")]
+
+    async def in_one(server: ResponsesServer) -> None:
+        async with opened(server, store=store) as wire:
+            await talk(await wire.open(ADDER), *turns)
+
+    async def in_four(server: ResponsesServer) -> None:
+        state, before = None, Reply("completed")
+        for turn in turns:
+            async with opened(server, store=store) as wire:
+                thread = await wire.open(ADDER, state)
+                [before] = await talk(thread, turn or outputs_of(before))
+                state = journaled(thread.state)
+
+    with ResponsesServer(rounds) as server, ResponsesServer(rounds) as other:
+        asyncio.run(in_one(server))
+        asyncio.run(in_four(other))
+        assert [one.raw for one in server.requests] == [one.raw for one in other.requests]
+        assert server.count == 4
+
+
+def outputs_of(before: Reply) -> Any:
+    from tests.threads.chatting import outputs
+
+    return outputs(before)
+
+
+@pytest.mark.parametrize(
+    ("state", "store", "told"),
+    [
+        (ThreadState("chat", {}, ({"role": "user", "content": "Hi"},)), "response", "began on the wire 'chat'"),
+        (ThreadState("responses", {"response": "resp_1"}), "none", "began with --thread-store response"),
+        (ThreadState("responses", {"conversation": "conv_1"}), "response", "began with --thread-store conversation"),
+        (ThreadState("responses", {}, (ASKED,)), "response", "began with --thread-store none"),
+    ],
+)
+def test_a_conversation_that_is_kept_elsewhere_is_refused(state: ThreadState, store: str, told: str) -> None:
+    with ResponsesServer() as server, pytest.raises(ModelError, match=told):
+        ask(server, HELLO, state=state, store=store)
+    assert server.requests == []
+
+
+def test_the_wire_is_a_wire_and_opening_a_thread_asks_nothing() -> None:
+    async def run(server: ResponsesServer) -> None:
+        wire: Wire = Responses(KEY, server.base_url, MODEL, store="conversation")
+        thread = await wire.open(AGENT)
+        assert (wire.name, thread.agent, thread.state) == ("responses", AGENT, ThreadState("responses"))
+        assert wire.capabilities == Capabilities()
+        await thread.cancel()
+        await wire.close()
+
+    with ResponsesServer() as server:
+        asyncio.run(run(server))
+        assert server.requests == []
+
+
+def test_the_sdk_is_not_imported_before_the_first_request() -> None:
+    program = (
+        "import sys, master_agent.threads.responses as r; r.Responses('k', None, 'm'); print('openai' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# What is asked for
+
+
+def test_an_agents_own_model_temperature_and_length_are_asked_for() -> None:
+    agent = replace(AGENT, model="other-model", temperature=0.2, max_output_tokens=50)
+    with ResponsesServer() as server:
+        ask(server, HELLO, agent=agent)
+    assert {name: server.bodies[0][name] for name in ("model", "temperature", "max_output_tokens")} == {
+        "model": "other-model", "temperature": 0.2, "max_output_tokens": 50,
+    }  # fmt: skip
+
+
+def test_requests_that_begin_alike_meet_in_one_cache() -> None:
+    def key(agent: AgentSpec, *turns: UserTurn) -> list[str]:
+        with ResponsesServer() as server:
+            ask(server, *turns, agent=agent)
+        return [body["prompt_cache_key"] for body in server.bodies]
+
+    [first, second], [again] = key(ADDER, HELLO, UserTurn("More")), key(replace(ADDER, name="x"), UserTurn("Else"))
+    assert first == second == again
+    assert len(first) <= 64
+    others = [replace(ADDER, instructions="You read."), replace(ADDER, model="m"), replace(ADDER, tools=())]
+    assert len({first, *(key(other, HELLO)[0] for other in others)}) == 4
+
+
+def test_strict_tools_are_asked_for_where_the_server_has_them() -> None:
+    strict = replace(AGENT, tools=(ToolSpec("see", "Sees.", SHAPE),))
+    with ResponsesServer() as server:
+        ask(server, HELLO, agent=strict, capabilities=Capabilities(strict_tools=True))
+    assert server.bodies[0]["tools"] == [
+        {"type": "function", "name": "see", "description": "Sees.", "parameters": SHAPE, "strict": True}
+    ]
+
+
+def test_a_schema_is_asked_for_as_far_as_the_server_can() -> None:
+    def asked(schema: Any) -> object:
+        with ResponsesServer() as server:
+            ask(server, HELLO, agent=replace(SHAPED, name="räume 1"), capabilities=Capabilities(schema=schema))
+        return server.bodies[0].get("text")
+
+    assert asked("strict") == {
+        "format": {"type": "json_schema", "name": "r_ume_1", "schema": SHAPE, "strict": True}
+    }  # fmt: skip
+    assert asked("object") == {"format": {"type": "json_object"}}
+    assert asked("none") is None
+
+
+def test_text_that_is_no_unicode_is_sent_as_well_as_it_can_be() -> None:
+    with ResponsesServer([reply("\ud83d is half a face"), reply("Fine.")]) as server:
+        ask(server, UserTurn("a file named \udcff.txt"), HELLO, store="none")
+    assert server.bodies[1]["input"][0]["content"] == "a file named �.txt"
+    assert server.bodies[1]["input"][1]["content"][0]["text"] == "� is half a face"
+
+
+# Streaming or not
+
+
+def test_streamed_text_arrives_before_the_reply_is_whole() -> None:
+    async def run(server: ResponsesServer) -> list[tuple[float, object]]:
+        async with opened(server) as wire:
+            thread = await wire.open(AGENT)
+            return [(time.monotonic(), piece) async for piece in thread.send(HELLO, STREAMED)]
+
+    with ResponsesServer([reply(deltas=["One, ", "two, ", "three."], gap=0.15)]) as server:
+        came = asyncio.run(run(server))
+    assert [piece.text for _, piece in came if isinstance(piece, TextPiece)] == ["One, ", "two, ", "three."]
+    assert isinstance(came[-1][1], Reply)
+    assert came[-1][1].text == "One, two, three."
+    assert came[-1][0] - came[0][0] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "able", "streams"),
+    [
+        (AGENT, STREAMED, Capabilities(), True),
+        (AGENT, WHOLE, Capabilities(), False),
+        (AGENT, STREAMED, Capabilities(stream=False), False),
+        (ADDER, STREAMED, Capabilities(), True),
+        (ADDER, STREAMED, Capabilities(stream_with_tools=False), False),
+        (AGENT, STREAMED, Capabilities(stream_with_tools=False), True),
+    ],
+)
+def test_a_reply_is_streamed_when_caller_and_server_are_for_it(
+    agent: AgentSpec, options: CallOptions, able: Capabilities, streams: bool
+) -> None:
+    with ResponsesServer([reply("Yes.")]) as server:
+        [answer], _ = ask(server, HELLO, agent=agent, options=options, capabilities=able)
+    assert answer.text == "Yes."
+    assert ("stream" in server.bodies[0]) is streams
+
+
+@BOTH
+def test_what_a_model_says_about_its_work_is_no_part_of_its_answer(options: CallOptions) -> None:
+    async def run(server: ResponsesServer) -> tuple[list[str], Reply]:
+        async with opened(server) as wire:
+            return await said(await wire.open(AGENT), HELLO, options)
+
+    with ResponsesServer([reply("Blue.", aside="I look at the sky.\n")]) as server:
+        pieces, answer = asyncio.run(run(server))
+    assert answer.text == "Blue."
+    assert "".join(pieces) in ("", "Blue.")
+
+
+MESSAGE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Yes."}]}
+DELTA = {"type": "response.output_text.delta", "output_index": 0, "delta": "Yes."}
+FINISHED = {"type": "response.completed", "response": {"id": "resp_9", "status": "completed", "output": [MESSAGE]}}
+EMPTY = {"type": "response.completed", "response": {"id": "resp_9", "output": []}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_body(FINISHED["response"]),
+        events(DELTA, FINISHED),
+        events({"type": "response.new", "x": 1}, {"anything": 2}, FINISHED, "[DONE]"),
+        events(DELTA, {"type": "response.output_item.done", "output_index": 0, "item": MESSAGE}, EMPTY),
+        events(DELTA, EMPTY),
+        events(FINISHED | {"response": {"id": "resp_9", "output": [MESSAGE], "status": "in_progress"}}),
+    ],
+    ids=["whole", "bare", "unknown", "items", "deltas", "status"],
+)
+def test_servers_with_habits_of_their_own_are_understood(answer: Answer) -> None:
+    with ResponsesServer([answer]) as server:
+        [got], state = ask(server, HELLO, options=STREAMED)
+    assert (got.status, got.text, got.remote_id) == ("completed", "Yes.", "resp_9")
+    assert state.ids == {"response": "resp_9"}
+
+
+# How a reply ends
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("answer", "expected", "reason"),
+    [
+        (reply("Half a sen", status="incomplete", reason="max_output_tokens"), "incomplete", "max_output_tokens"),
+        (reply("Half a sen", status="incomplete", reason="content_filter"), "incomplete", "content_filter"),
+        (reply("Half a sen", status="incomplete"), "incomplete", None),
+        (
+            reply(calls=[call("add", '{"a": ', "one")], status="incomplete", reason="max_output_tokens"),
+            "incomplete", "max_output_tokens",
+        ),
+        (reply(refusal="I will not."), "failed", "refused: I will not."),
+        (reply("Well,", refusal="I will not.", calls=[call("add", {}, "one")]), "failed", "refused: I will not."),
+        (failed_response("invalid_prompt", "Not that"), "failed", "invalid_prompt: Not that"),
+        (reply("Half", status="cancelled"), "cancelled", None),
+        (reply(calls=[call("add", {}, "one")]), "requires_action", None),
+        (reply(), "completed", None),
+    ],
+)  # fmt: skip
+def test_a_reply_says_how_it_ended(answer: Answer, expected: str, reason: str | None, options: CallOptions) -> None:
+    with ResponsesServer([answer]) as server:
+        [got], _ = ask(server, HELLO, agent=ADDER, options=options)
+    assert (got.status, got.reason) == (expected, reason)
+    assert bool(got.calls) is (expected == "requires_action"), "a call that was cut off must not be made"
+
+
+@pytest.mark.parametrize("store", ["response", "none"])
+@pytest.mark.parametrize(
+    "ended",
+    [
+        reply(calls=[call("add", '{"a": ', "one")], thoughts=[reasoning("secret")], status="incomplete"),
+        reply(refusal="I will not.", calls=[call("add", {}, "one")]),
+        failed_response("invalid_prompt"),
+        reply("Half", status="cancelled"),
+        reply("Half a sen", thoughts=[reasoning("secret")], status="incomplete"),
+    ],
+)
+def test_after_a_reply_that_came_to_nothing_the_conversation_can_go_on(ended: Answer, store: str) -> None:
+    with ResponsesServer([reply("Hello."), ended, reply("Still here.")]) as server:
+        replies, _ = ask(server, HELLO, UserTurn("And?"), UserTurn("Well?"), agent=ADDER, store=store)
+        assert server.faults == []
+    assert replies[2].text == "Still here."
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (call("add", "", "a"), ModelToolCall("a", "add", "{}")),
+        (call("add", "{no JSON", "a"), ModelToolCall("a", "add", "{no JSON")),
+        (call("add", {}, "a") | {"arguments": {"a": 1}}, ModelToolCall("a", "add", '{"a": 1}')),
+        (call("add", {}, "a") | {"arguments": None}, ModelToolCall("a", "add", "{}")),
+        (call("add", "{}", ""), ModelToolCall("call_1", "add", "{}")),
+    ],
+)
+def test_calls_are_read_whatever_habits_the_server_has(item: Body, expected: ModelToolCall) -> None:
+    with ResponsesServer([reply(calls=[item]), reply("Done.")]) as server:
+        replies, _ = ask(server, HELLO, None, agent=ADDER, store="none")
+        assert server.faults == []
+    assert replies[0].calls == (expected,)
+
+
+def test_ids_that_come_again_are_made_unique_where_they_are_ours_to_make() -> None:
+    same = [reply(calls=[call("add", {"a": n}, "call_0"), call("add", {"a": n}, "call_0")]) for n in range(2)]
+    with ResponsesServer([*same, reply("Done.")]) as server:
+        replies, _ = ask(server, HELLO, None, None, agent=ADDER, store="none")
+        assert server.faults == []
+    assert [one.id for answer in replies for one in answer.calls] == ["call_0", "call_1", "call_2", "call_3"]
+
+
+# Usage
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        (
+            {
+                "input_tokens": 100, "output_tokens": 20, "total_tokens": 120,
+                "input_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 32},
+                "output_tokens_details": {"reasoning_tokens": 12},
+            },
+            Usage(
+                calls=1, input_tokens=100, cached_tokens=64, cache_write_tokens=32,
+                output_tokens=20, reasoning_tokens=12,
+            ),
+        ),
+        (
+            {"input_tokens": 100, "output_tokens": 20, "input_tokens_details": None},
+            Usage.unknown().model_copy(update={"input_tokens": 100, "output_tokens": 20, "complete": True}),
+        ),
+        (None, None),
+    ],
+    ids=["everything", "no details", "nothing"],
+)  # fmt: skip
+def test_usage_is_what_the_server_reported_and_null_where_it_did_not(
+    reported: Body | None, expected: Usage | None, options: CallOptions
+) -> None:
+    with ResponsesServer([reply("Yes.", usage=reported)]) as server:
+        [answer], _ = ask(server, HELLO, options=options)
+    assert answer.usage == expected
+
+
+@pytest.mark.parametrize("status", ["incomplete", "failed"])
+def test_a_reply_that_came_to_nothing_has_its_price_too(status: str) -> None:
+    with ResponsesServer([reply("Half", status=status)]) as server:
+        [answer], _ = ask(server, HELLO)
+    assert answer.usage
+    assert answer.usage.tokens == 18
+
+
+# The stand-in
+
+
+def test_the_real_client_takes_the_stand_in_for_openai() -> None:
+    tool = {"type": "function", "name": "add", "description": "Adds.", "parameters": SHAPE, "strict": True}
+    rounds = [reply("Hm.", thoughts=[reasoning("s")], calls=[call("add", {"x": 1}, "one")]), reply("One.\nYes.")]
+
+    async def run(server: ResponsesServer) -> None:
+        async with AsyncOpenAI(
+            api_key=KEY, base_url=server.base_url, max_retries=0, _strict_response_validation=True
+        ) as client:
+            held = await client.conversations.create()
+            asked: Any = {"model": MODEL, "conversation": held.id, "tools": [tool]}
+            first = await client.responses.create(input="Hello?", **asked)
+            assert [item.type for item in first.output] == ["reasoning", "message", "function_call"]
+            assert (first.conversation and first.conversation.id) == held.id
+            output: Any = {"type": "function_call_output", "call_id": "one", "output": "1"}
+            async with client.responses.stream(input=[output], **asked) as stream:
+                numbers = [event.sequence_number async for event in stream]
+                final = await stream.get_final_response()
+            assert numbers == list(range(len(numbers)))
+            assert (final.output_text, final.usage and final.usage.total_tokens) == ("One.\nYes.", 18)
+            assert [item.get("type") for item in server.conversations[held.id]] == [
+                "message", "reasoning", "message", "function_call", "function_call_output", "message",
+            ]  # fmt: skip
+
+    with ResponsesServer(rounds) as server:
+        asyncio.run(run(server))
+        assert server.faults == []

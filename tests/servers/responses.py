@@ -282,7 +282,8 @@ class ResponsesServer(Loopback):
     """The server; a list of answers is used up in order, and what comes after its end is refused.
 
     `faults` are the bodies it refused for their form; `kept` the items up to and with each response, and
-    `conversations` those of each Conversation. With a `key` it wants to be shown that one.
+    `conversations` those of each Conversation. With a `key` it wants to be shown that one; `conversing` is what
+    somebody gets who asks for a Conversation.
     """
 
     def __init__(
@@ -291,6 +292,7 @@ class ResponsesServer(Loopback):
         *,
         models: Sequence[str] = ("test-model",),
         key: str | None = None,
+        conversing: Behaviour | None = None,
     ) -> None:
         super().__init__()
         self.faults: list[str] = []
@@ -299,6 +301,7 @@ class ResponsesServer(Loopback):
         self._brain = answers if callable(answers) else _in_order(answers)
         self._models = models
         self._key = key
+        self._conversing = conversing
 
     @property
     def base_url(self) -> str:
@@ -326,6 +329,8 @@ class ResponsesServer(Loopback):
             case "GET", "/v1/models":
                 data = [{"id": name, "object": "model", "created": 1, "owned_by": "test"} for name in self._models]
                 return json_body({"object": "list", "data": data})
+            case "POST", "/v1/conversations" if self._conversing:
+                return self._conversing
             case "POST", "/v1/conversations":
                 name = f"conv_{len(self.requests)}"
                 self.conversations[name] = list(request.body.get("items") or ())

@@ -5,8 +5,9 @@ from master_agent.results import RunResult, RunStatus, StepResult
 
 
 def conclude(state: State) -> RunStatus:
-    """How a run ended whose steps have all come to an end."""
-    usable = [result.usable for result in state.results.values()]
+    """How a run ended, from its steps; one without a result is not done."""
+    steps = [step.id for step in state.plan.plan] if state.plan else list(state.results)
+    usable = [step in state.results and state.results[step].usable for step in steps]
     if all(usable):
         return "done"
     return "partial" if any(usable) else "failed"

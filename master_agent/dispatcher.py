@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from master_agent.context import Inputs, Perform
 from master_agent.events import Event, StepFinished, StepStarted
 from master_agent.plan import AgentStep, Plan, Step
-from master_agent.results import StepResult
+from master_agent.results import ErrorInfo, StepResult
 
 Decision = Literal["go_on", "stop"]
 Decide = Callable[[Step, StepResult], Decision]
@@ -94,18 +94,24 @@ class Dispatcher:
             cancelled = _result(step, "cancelled", "cancelled while it ran")
             self._finish(step, cancelled.model_copy(update={"seconds": seconds}))
             raise
+        except Exception as bug:  # written down like any other end, then raised as itself
+            error = ErrorInfo(type="bug", message=f"{type(bug).__name__}: {bug}")
+            failed = StepResult(status="failed", reason=error.message, agent=agent, tool=tool, error=error)
+            self._finish(step, failed.model_copy(update={"seconds": self.clock() - began}))
+            raise
         self._finish(step, result.model_copy(update={"seconds": self.clock() - began}))
         self._running.discard(step.id)
         self._graph.done(step.id)
-        self._stopped = self._stopped or self.decide(step, result) == "stop"
+        task = asyncio.current_task()
+        was_cancelled = task is not None and task.cancelling() > 0  # and came to its end all the same
+        self._stopped = self._stopped or was_cancelled or self.decide(step, result) == "stop"
         self._gather_ready()
         self._start(group)
 
     def _inputs(self, step: Step) -> Inputs:
-        needed: Collection[str] = step.needs
-        if self.plan.order == "sequence":
-            needed = self._results.keys()
-        given = {need: self._results[need] for need in sorted(needed, key=self._place.__getitem__)}
+        if self.plan.order == "sequence":  # everything earlier, which is in order already
+            return Inputs(dict(self._results), self.plan.params)
+        given = {need: self._results[need] for need in sorted(step.needs, key=self._place.__getitem__)}
         return Inputs(given, self.plan.params)
 
     def _finish(self, step: Step, result: StepResult) -> None:

@@ -32,6 +32,7 @@ from master_agent.results import Artifact, ErrorInfo, RunStatus, StepResult, Usa
 
 APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
 SCHEMA_VERSION = 1
+_ELSEWHERE = "Name another folder for it: --state-dir DIR"
 GATHER_SECONDS = 0.02  # how long an event that nobody waits for may wait for company
 
 _SCHEMA = """
@@ -135,6 +136,7 @@ class Journal:
         self._listeners = tuple(listeners)
         self._clock = clock
         self._seq = 0
+        self._closed = False
         self._broken: JournalError | None = None
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._connection = _open(database)
@@ -143,16 +145,13 @@ class Journal:
 
     def note(self, event: Event) -> Event:
         """Takes an event without waiting for the disk; returns it stamped."""
-        stamped = self._stamp(event)
-        self._entries.put(self._entry(stamped, None))
-        return stamped
+        return self._take(event, None)
 
     async def append(self, event: Event) -> Event:
         """Takes an event; returns it, stamped, when it is on the disk. JournalError when it cannot be."""
-        stamped = self._stamp(event)
         safe: Future[None] = Future()
         safe.set_running_or_notify_cancel()  # a caller that is cancelled must not break the writer
-        self._entries.put(self._entry(stamped, safe))
+        stamped = self._take(event, safe)
         await asyncio.wrap_future(safe)
         return stamped
 
@@ -163,7 +162,8 @@ class Journal:
 
     def close(self) -> None:
         """Writes what is left and closes the file; JournalError when something could not be kept."""
-        if self._writer.is_alive():
+        if not self._closed:
+            self._closed = True
             self._entries.put(None)
             self._writer.join()
             self._connection.close()
@@ -182,9 +182,20 @@ class Journal:
             if error is None:
                 raise
 
-    def _stamp(self, event: Event) -> Event:
+    def _take(self, event: Event, safe: Future[None] | None) -> Event:
         if self._broken:
             raise self._broken
+        if self._closed:
+            raise JournalError("the journal is closed")
+        stamped, body = events.written(self._stamp(event))
+        apply(self.state, stamped)
+        row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
+        self._entries.put(_Entry(row, safe))
+        for listener in self._listeners:  # after it is on its way to the disk: a listener may fail
+            listener(stamped)
+        return stamped
+
+    def _stamp(self, event: Event) -> Event:
         self._seq += 1
         update: dict[str, object] = {"seq": self._seq, "at": _stamp(self._clock()), "run_id": self.run_id}
         if isinstance(event, StepFinished):
@@ -192,15 +203,7 @@ class Journal:
             update["result"] = event.result.model_copy(update={"usage": used})
         if isinstance(event, RunFinished):
             update["usage"] = self.state.usage
-        stamped = event.model_copy(update=update)
-        apply(self.state, stamped)
-        for listener in self._listeners:
-            listener(stamped)
-        return stamped
-
-    def _entry(self, event: Event, safe: Future[None] | None) -> _Entry:
-        row = (self.run_id, event.seq or 0, event.type, event.step, event.at or "", events.to_json(event))
-        return _Entry(row, safe)
+        return event.model_copy(update=update)
 
     def _write(self) -> None:
         durable = False
@@ -218,7 +221,7 @@ class Journal:
                             "INSERT INTO events (run_id, seq, type, step, at, body) VALUES (?, ?, ?, ?, ?, ?)",
                             [entry.row for entry in batch],
                         )
-                except sqlite3.Error as error:
+                except Exception as error:  # whatever it is: a writer that died would let everyone wait for ever
                     failure = self._broken = JournalError(
                         f"the journal cannot be written: {error}",
                         hint="Free some disk space, or name another folder: --state-dir DIR",
@@ -252,13 +255,15 @@ class Journal:
 
 def read(database: Path, run_id: str) -> list[Event]:
     """The events of a run, oldest first; those of types that this version does not know are passed over."""
+    known = {member.model_fields["type"].default for member in get_args(Event)}
     connection = _open(database)
     try:
         rows = connection.execute("SELECT type, body FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
+        return [events.EVENT.validate_json(body) for type_, body in rows if type_ in known]
+    except (sqlite3.Error, ValueError) as error:
+        raise JournalError(f"the journal {database} is damaged: {error}", hint=_ELSEWHERE) from None
     finally:
         connection.close()
-    known = {member.model_fields["type"].default for member in get_args(Event)}
-    return [events.EVENT.validate_json(body) for type_, body in rows if type_ in known]
 
 
 def _stamp(moment: datetime) -> str:
@@ -266,34 +271,57 @@ def _stamp(moment: datetime) -> str:
 
 
 def _open(database: Path) -> sqlite3.Connection:
-    hint = "Name another folder for it: --state-dir DIR"
     try:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(database, check_same_thread=False, timeout=10)
     except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"the journal {database} cannot be opened: {error}", hint=hint) from None
+        raise JournalError(f"the journal {database} cannot be opened: {error}", hint=_ELSEWHERE) from None
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        # Looked at before anything is changed, the mode included: it may be somebody else's.
+        application, version, tables = _look(connection)
         if tables == 0 and application == 0:
             _create(connection)
-        elif application != APPLICATION_ID:
-            raise JournalError(f"{database} is a database, but not a journal of master-agent", hint=hint)
-        elif version > SCHEMA_VERSION:
+            application, version, tables = _look(connection)
+        if application != APPLICATION_ID:
+            raise JournalError(f"{database} is a database, but not a journal of master-agent", hint=_ELSEWHERE)
+        if version > SCHEMA_VERSION:
             raise JournalError(
                 f"the journal {database} was written by a newer master-agent (version {version})",
                 hint="Upgrade master-agent, or name another folder: --state-dir DIR",
             )
+        _turn_to_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise JournalError(f"the journal {database} cannot be used: {error}", hint=hint) from None
+        raise JournalError(f"the journal {database} cannot be used: {error}", hint=_ELSEWHERE) from None
     except JournalError:
         connection.close()
         raise
     return connection
+
+
+def _look(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Whose database it is, its version and the number of its tables, all of one moment."""
+    connection.execute("BEGIN")
+    with connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return application, version, tables
+
+
+def _turn_to_wal(connection: sqlite3.Connection) -> None:
+    # For this one change SQLite does not wait for another process, whatever its timeout.
+    for wait in (0.01, 0.05, 0.2, 0.5, 1.0):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(wait)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _create(connection: sqlite3.Connection) -> None:

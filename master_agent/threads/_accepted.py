@@ -27,6 +27,14 @@ _PARAMETERS = {
 """What a request can do without, and how complaints name it."""
 
 
+UNSEEN = "(this model cannot be shown the picture)"
+"""What stands in the place of a picture that a model refuses."""
+
+_ABOUT_PICTURES = re.compile(
+    r"image|vision|picture|multi-?modal|content\b.*\b(must|should) be a string|expected a string", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True)
 class Accepted:
     """What a model on this server has not refused yet; `refused` are names of parameters."""
@@ -50,6 +58,9 @@ class Accepted:
         elif _ABOUT_STRICT.search(complaint) and _strict(body):
             able = replace(able, strict_tools=False)
             refused.append("strict")
+        if able.pictures and _ABOUT_PICTURES.search(complaint) and _shows(body):
+            able = replace(able, pictures=False)
+            refused.append("pictures")
         if "stream_options" in body and "stream_options" in complaint:
             able = replace(able, usage_in_stream=False)
             refused.append("stream_options")
@@ -67,6 +78,14 @@ def _format(body: Mapping[str, Any]) -> str | None:
     asked = body.get("response_format") or body.get("text", {}).get("format") or {}
     kind: str | None = asked.get("type")
     return kind
+
+
+def _shows(body: Mapping[str, Any]) -> bool:
+    """Whether a picture is shown, in a message or in the output of a tool."""
+    said = [*(body.get("messages") or ()), *(body.get("input") or ())]
+    contents = [item.get(name) for item in said for name in ("content", "output")]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(part.get("type") in ("image_url", "input_image") for part in parts)
 
 
 def _strict(body: Mapping[str, Any]) -> bool:

@@ -4,10 +4,11 @@ What one server cannot do (enforce a schema, report usage in a stream, take a te
 asked: a request that is refused for such a thing fails once, retryable at once, and is never made that way again.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from master_agent.attachments import Attachment
 from master_agent.threads import (
     AgentSpec,
     CallOptions,
@@ -19,6 +20,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._completions import Answer
 from master_agent.threads._openai import sendable
 from master_agent.threads._wire import OneRequestWire, schema_name
@@ -47,7 +49,8 @@ class Chat(OneRequestWire):
         accepted = self.accepted(model)
         able = accepted.capabilities
         system = [{"role": "system", "content": sendable(agent.instructions)}] if agent.instructions else []
-        body: dict[str, Any] = {"model": model, "messages": [*system, *items]}
+        said = items if able.pictures else tuple(map(_blind, items))
+        body: dict[str, Any] = {"model": model, "messages": [*system, *said]}
         if agent.tools:
             body["tools"] = [_tool(tool.name, tool.description, tool.parameters, able) for tool in agent.tools]
         if agent.output is not None and able.schema == "strict":
@@ -104,12 +107,35 @@ class ChatThread:
 
 def _messages(turn: Turn) -> list[Message]:
     match turn:
-        case UserTurn(text):
+        case UserTurn(text, ()):
             return [{"role": "user", "content": sendable(text)}]
+        case UserTurn(text, pictures):
+            return [{"role": "user", "content": [{"type": "text", "text": sendable(text)}, *_looks(pictures)]}]
         case ToolOutputs(outputs):
-            return [
+            answers: list[Message] = [
                 {"role": "tool", "tool_call_id": output.call_id, "content": sendable(output.text)} for output in outputs
             ]
+            # An answer to a tool call holds no picture here, so those of a round follow its answers.
+            shown = [part for output in outputs for part in _looks(output.pictures)]
+            return [*answers, {"role": "user", "content": shown}] if shown else answers
+
+
+def _looks(pictures: Iterable[Attachment]) -> list[Message]:
+    """Each picture behind its name."""
+    parts: list[Message] = []
+    for picture in pictures:
+        parts.append({"type": "text", "text": sendable(picture.name)})
+        parts.append({"type": "image_url", "image_url": {"url": picture.data_url}})
+    return parts
+
+
+def _blind(message: Message) -> Message:
+    """The message without its pictures, for a model that refuses them; their names stay."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    texts = [part["text"] if part["type"] == "text" else UNSEEN for part in content]
+    return {**message, "content": "\n".join(texts)}
 
 
 def _tool(name: str, description: str, parameters: Mapping[str, Any], able: Capabilities) -> dict[str, Any]:

@@ -7,10 +7,11 @@ A server carries over what was said, but neither instructions nor tools, so both
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
+from master_agent.attachments import Attachment
 from master_agent.errors import ModelError
 from master_agent.threads import (
     AgentSpec,
@@ -24,6 +25,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._openai import Deadline, RefusedRequestError, Said, read_said, request_options, sendable
 from master_agent.threads._responses import Answer, Item
 from master_agent.threads._wire import OneRequestWire, schema_name
@@ -100,7 +102,8 @@ class Responses(OneRequestWire):
         model = agent.model or self.model
         accepted = self.accepted(model)
         able = accepted.capabilities
-        body: dict[str, Any] = {"model": model, "input": list(items), "store": self.store != "none"}
+        said = items if able.pictures else tuple(map(_blind, items))
+        body: dict[str, Any] = {"model": model, "input": list(said), "store": self.store != "none"}
         if held is not None:
             body[_HELD[self.store]] = held
         if agent.instructions:
@@ -230,13 +233,36 @@ class ResponsesThread:
 
 def _items(turn: Turn) -> list[Item]:
     match turn:
-        case UserTurn(text):
-            return [{"type": "message", "role": "user", "content": sendable(text)}]
+        case UserTurn(text, pictures):
+            return [{"type": "message", "role": "user", "content": _parts(text, pictures)}]
         case ToolOutputs(outputs):
             return [
-                {"type": "function_call_output", "call_id": output.call_id, "output": sendable(output.text)}
+                {
+                    "type": "function_call_output",
+                    "call_id": output.call_id,
+                    "output": _parts(output.text, output.pictures),
+                }
                 for output in outputs
             ]
+
+
+def _parts(text: str, pictures: Iterable[Attachment]) -> str | list[Item]:
+    """The text, and each picture behind its name."""
+    shown: list[Item] = []
+    for picture in pictures:
+        shown.append({"type": "input_text", "text": sendable(picture.name)})
+        shown.append({"type": "input_image", "image_url": picture.data_url, "detail": "auto"})
+    return [{"type": "input_text", "text": sendable(text)}, *shown] if shown else sendable(text)
+
+
+def _blind(item: Item) -> Item:
+    """The item without its pictures, for a model that refuses them; their names stay."""
+    name = "output" if item.get("type") == "function_call_output" else "content"
+    parts = item.get(name)
+    if not isinstance(parts, list) or not any(part.get("type") == "input_image" for part in parts):
+        return item
+    unseen = {"type": "input_text", "text": UNSEEN}
+    return {**item, name: [unseen if part.get("type") == "input_image" else part for part in parts]}
 
 
 def _tool(tool: ToolSpec, able: Capabilities) -> dict[str, Any]:

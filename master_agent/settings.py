@@ -18,7 +18,7 @@ from master_agent.plan import suggestion
 Origin = Literal["flag", "environment", ".env", "config", "default"]
 WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
-ImageProviderName = Literal["replicate", "placeholder"]
+ImageProviderName = Literal["replicate", "openai", "placeholder"]
 PREFIX = "MASTER_AGENT_"
 
 
@@ -57,9 +57,7 @@ class Settings:
     thread_store: Annotated[ThreadStore, About("where the responses wire keeps a thread")] = "response"
     script: Annotated[Path | None, About("answer from a file of scripted replies instead of a model")] = None
     image_provider: Annotated[ImageProviderName | None, About("who makes pictures", folder=True)] = None
-    image_model: Annotated[str, About("model for pictures by Replicate", folder=True)] = (
-        "black-forest-labs/flux-schnell"
-    )
+    image_model: Annotated[str | None, About("model that makes pictures", folder=True)] = None
     workspace: Annotated[Path, About("folder that agents work in")] = Path()
     state_dir: Annotated[Path | None, About("folder of the journal")] = None
     concurrency: Annotated[PositiveInt, About("steps at once")] = 4

@@ -9,30 +9,35 @@ from pathlib import Path
 from typing import TextIO
 
 from master_agent import plan as plans
-from master_agent.cli.build import Team
+from master_agent.cli.build import Team, image_provider, no_pictures
 from master_agent.errors import PlanError
 from master_agent.master import Approved, Declined, Later
+from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
 from master_agent.reporters import Reporter
 from master_agent.settings import Settings
 
 
-def maker(settings: Settings) -> str | None:
-    """Who makes pictures with these settings; None for nobody."""
-    return settings.image_provider or ("replicate" if settings.replicate_api_token else None)
+def maker(settings: Settings) -> str:
+    """How pictures come about with these settings, in words: paid for, drawn offline, or not at all."""
+    if missing := no_pictures(settings):
+        return f"but {missing.message}"
+    match image_provider(settings):
+        case "openai" if settings.own_server:
+            return f"paid for, if it asks for pay, at {Server(settings.openai_base_url).shown}"
+        case "openai":
+            return "paid for at OpenAI"
+        case "replicate":
+            return "paid for at Replicate"
+    return "drawn offline as a placeholder, free"
 
 
-def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str | None) -> list[str]:
-    """What a plan may do beside asking models, a line for each kind; `pictures` is who makes them, None for nobody."""
+def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str) -> list[str]:
+    """What a plan may do beside asking models, a line for each kind; `pictures` is how they come about, in words."""
     lines: list[str] = []
     paid = [step for step in plan.plan if "pay" in _step_effects(step, team)]
     if paid:
-        makers = {
-            None: "no one can make it: REPLICATE_API_TOKEN is not set",
-            "placeholder": "drawn offline as a placeholder, free",
-        }
-        how = makers.get(pictures, f"paid for at {pictures}")
-        lines.append(f"{_count(paid, 'step')} may make pictures, {how}: {_names(paid)}")
+        lines.append(f"{_count(paid, 'step')} may make pictures, {pictures}: {_names(paid)}")
     for step in plan.plan:
         if isinstance(step, ToolStep) and step.arguments.get("overwrite") is True:
             path = step.arguments.get("path")
@@ -71,7 +76,7 @@ class Asking:
     reporter: Reporter
     team: Team
     workspace: Path
-    pictures: str | None
+    pictures: str
     yes: bool
     show: Callable[[Plan, Sequence[str]], None]
     stdin: TextIO

@@ -77,8 +77,7 @@ async def _safely(name: str, look: Callable[[Settings], Awaitable[Finding]], set
         async with asyncio.timeout(SECONDS):
             return await look(settings)
     except MasterAgentError as error:
-        absent = error.type == "no_model" or (error.type == "missing_token" and not settings.replicate_api_token)
-        status: Status = "missing" if absent else "wrong"
+        status: Status = "missing" if error.type == "no_model" else "wrong"
         return Finding(name, status, error.message, error.hint)
     except TimeoutError:
         return Finding(
@@ -160,10 +159,13 @@ async def _model(settings: Settings) -> Finding:
 async def _pictures(settings: Settings) -> Finding:
     from master_agent.fetch import Fetcher
 
+    if missing := build.no_pictures(settings):
+        return Finding("pictures", "missing", missing.message, missing.hint)
     fetcher = Fetcher(build.allowed_hosts(settings))
     try:
         provider = build.make_images(settings, fetcher)
         said = await provider.check()
     finally:
         await fetcher.close()
-    return Finding("pictures", "found", f"{provider.name}: {said}")
+    why = "as set" if settings.image_provider else "chosen by its key"
+    return Finding("pictures", "found", f"{provider.name} ({why}): {said}")

@@ -1,9 +1,10 @@
 """The port to what makes pictures: a request in, the bytes of pictures out; one file a provider beside this."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from master_agent.errors import ImageError
+from master_agent.results import Usage
 
 AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
 ASPECT_RATIOS: tuple[str, ...] = get_args(AspectRatio)
@@ -39,7 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a provider made. `seed` is null where the provider does not take one; `note` is said to the user."""
+    """What a provider made. `seed` is null where the provider does not take one; `note` is said to the user.
+
+    `usage` holds the tokens of a provider that counts in them, null where it did not report them.
+    """
 
     pictures: tuple[Picture, ...]
     provider: str
@@ -47,6 +51,7 @@ class Pictures:
     seed: int | None = None
     remote_id: str | None = None
     note: str | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 class ImageProvider(Protocol):

@@ -56,7 +56,7 @@ async def generate_image(
         text="\n".join(lines),
         data=_data(made, artifacts, measures),
         artifacts=tuple(artifacts),
-        usage=Usage(images=len(artifacts)),
+        usage=Usage(images=len(artifacts)) + made.usage,
     )
 
 

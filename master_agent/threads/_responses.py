@@ -76,8 +76,7 @@ class Answer:
         `insufficient_quota` one that cannot.
         """
         items = self._output()
-        text = sendable("".join(_texts(items, "output_text", "text")))
-        refusal = sendable("".join(_texts(items, "refusal", "refusal")))
+        text, refusal = "".join(_texts(items, "output_text", "text")), "".join(_texts(items, "refusal", "refusal"))
         messages = tuple(item for item in items if item.get("type") == "message")
         match self.finish:
             case "failed":

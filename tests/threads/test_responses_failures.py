@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from openai import AsyncOpenAI
 
 from master_agent.errors import ErrorType, ModelError
 from master_agent.threads import CallOptions, TextPiece, ThreadState, UserTurn
@@ -66,6 +67,7 @@ SLOW_DOWN = {"type": "too_many_requests", "code": "rate_limit_exceeded", "messag
         (reply(calls=[call("add", {}, "")]), "malformed_reply", True, "do not tell them apart"),
         (reply(calls=[call("add", {}, "a"), call("add", {}, "a")]), "malformed_reply", True, "do not tell them apart"),
         (failed_response("server_error", "Oh no"), "server_error", True, "reported: Oh no"),
+        (failed_response("503", "Overloaded"), "server_error", True, "reported: Overloaded"),
         (failed_response("rate_limit_exceeded", "Slow"), "rate_limited", True, "reported: Slow"),
         (failed_response("insufficient_quota", "No money"), "rate_limited", False, "reported: No money"),
         (nothing(), "connection", True, "no connection to http://127.0.0.1:"),
@@ -119,8 +121,9 @@ def test_a_server_that_does_not_speak_responses_is_met_with_another_wire(code: i
     assert "--wire chat" in (raised.hint or "")
 
 
-def test_a_model_that_is_missing_is_no_reason_for_another_wire() -> None:
-    assert "--wire" not in (failure(error(404, "The model 'x' does not exist")).hint or "")
+@pytest.mark.parametrize("answer", [error(404, "No model 'x'"), error(404, "Item 'rs_1' not found", param="input")])
+def test_something_else_that_is_missing_is_no_reason_for_another_wire(answer: Answer) -> None:
+    assert "--wire" not in (failure(answer).hint or "")
 
 
 @pytest.mark.parametrize("behaviour", [status(404, "404 page not found"), html(), json_body({"no": "id"})])
@@ -328,7 +331,13 @@ def test_the_models_of_a_server_are_listed() -> None:
 
 
 def test_openais_own_address_gets_no_hint_at_another_wire() -> None:
-    wire = Responses(KEY, None, MODEL)
-    plain = ModelError("404", type="bad_request")
-    assert wire.explained(plain, {"model": MODEL}) is plain
-    assert str(wire.client().base_url) == "https://api.openai.com/v1/"
+    async def run(server: ResponsesServer) -> ModelError:
+        wire = Responses(KEY, None, MODEL, client=AsyncOpenAI(api_key=KEY, base_url=server.base_url))
+        with pytest.raises(ModelError) as caught:
+            await said(await wire.open(AGENT), HELLO)
+        await wire.close()
+        return caught.value
+
+    with ResponsesServer([status(404, "not found")]) as server:
+        assert asyncio.run(run(server)).hint is None
+    assert str(Responses(KEY, None, MODEL).client().base_url) == "https://api.openai.com/v1/"

@@ -156,15 +156,22 @@ def test_a_reading_never_loses_its_closing_mark(desk: Desk) -> None:
 
 
 def test_what_is_no_text_is_named_and_not_read(desk: Desk) -> None:
-    desk.workspace.write("hero.png", png())
     desk.workspace.write("zero", b"a\0b")
-    with refused('"hero.png" is no text: image/png', kind=FileRefusedError):
-        desk.use(read_file, path="hero.png")
     with refused('"zero" is no text'):
         desk.use(read_file, path="zero")
     with refused("2 lines", kind=ToolError):
         desk.workspace.write("two", b"1\n2")
         desk.use(read_file, path="two", start_line=3)
+
+
+def test_a_picture_that_is_read_is_shown(desk: Desk) -> None:
+    desk.workspace.write("hero.png", png())
+
+    output = desk.use(read_file, path="hero.png")
+
+    (picture,) = output.pictures
+    assert (picture.name, picture.media_type, picture.content) == ("hero.png", "image/png", png())
+    assert '"hero.png" (image/png' in output.text
 
 
 def test_files_are_listed_between_marks_with_their_sizes(desk: Desk) -> None:

@@ -5,6 +5,7 @@ Each setting has one name in three forms: flag `--planner-model`, variable `MAST
 `.env` may set keys and models, but nothing that widens what a run may do: a folder can come from a stranger.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from master_agent.errors import SettingsError
-from master_agent.plan import suggestion
+from master_agent.values import nearest, quoted, suggestion
 
 Origin = Literal["flag", "environment", ".env", "config", "default"]
 WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
 ImageProviderName = Literal["replicate", "openai", "placeholder"]
 PREFIX = "MASTER_AGENT_"
+_OPENAI = re.compile(r"https?://api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class Settings:
 
     openai_api_key: Annotated[
         str | None, About("key of the model's server", variable="OPENAI_API_KEY", folder=True, secret=True)
-    ] = None
+    ] = field(default=None, repr=False)
     openai_base_url: Annotated[
         str | None,
         About("address of any OpenAI-compatible server, with its /v1", variable="OPENAI_BASE_URL", folder=True),
     ] = None
     replicate_api_token: Annotated[
         str | None, About("token for pictures by Replicate", variable="REPLICATE_API_TOKEN", folder=True, secret=True)
-    ] = None
+    ] = field(default=None, repr=False)
     replicate_base_url: Annotated[str, About("address of Replicate", variable="REPLICATE_BASE_URL", folder=True)] = (
         "https://api.replicate.com"
     )
@@ -75,7 +77,7 @@ class Settings:
     @property
     def own_server(self) -> bool:
         """Whether models are asked for elsewhere than at OpenAI's own address."""
-        return bool(self.openai_base_url) and "//api.openai.com" not in (self.openai_base_url or "")
+        return bool(self.openai_base_url) and not _OPENAI.match(self.openai_base_url or "")
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,19 @@ class Setting:
         """The value as its type; SettingsError that names its source."""
         if self.repeatable and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
+        shown = "" if self.secret else f", found {quoted(value)}"
+        if isinstance(value, bool):  # which Python would take for 1 or 0
+            raise SettingsError(f"{source}: expected {self.help}{shown}")
         try:
             read = TypeAdapter(self.hint).validate_python(value)
+            return read.expanduser() if isinstance(read, Path) else read
         except ValidationError as error:
             said = error.errors()[0]["msg"]
-            shown = "" if self.secret else f", found {value!r}"
-            raise SettingsError(f"{source}: {said[:1].lower()}{said[1:]}{shown}") from None
-        return read.expanduser() if isinstance(read, Path) else read
+            near = nearest(value, self.choices) if isinstance(value, str) else None
+            meant = f'; did you mean "{near}"?' if near else ""
+            raise SettingsError(f"{source}: {said[:1].lower()}{said[1:]}{shown}{meant}") from None
+        except RuntimeError as error:  # ~somebody, whom this machine does not know
+            raise SettingsError(f"{source}: {str(error)[:1].lower()}{str(error)[1:].rstrip('.')}{shown}") from None
 
 
 def table() -> dict[str, Setting]:
@@ -166,12 +174,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     for name, setting in table().items():
         sources: tuple[tuple[Origin, object, str], ...] = (
             ("flag", flags.get(name), setting.flag),
-            ("environment", environ.get(setting.variable) or None, setting.variable),
-            (".env", dotenv.get(setting.variable) or None, f"{setting.variable} in .env"),
+            ("environment", environ.get(setting.variable), setting.variable),
+            (".env", dotenv.get(setting.variable), f"{setting.variable} in .env"),
             ("config", config.get(name), f"{name} in {config_file}"),
         )
         for origin, value, source in sources:
-            if value is None or value in ((), []):
+            if value is None or value in ((), [], ""):
                 continue
             if origin == ".env" and not setting.folder:
                 notices.append(
@@ -183,17 +191,22 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
             break
         else:
             origins[name] = "default"
-    notices += _part_keys_from_strange_servers(values, origins)
+    notices += _part_keys_from_strange_servers(values, origins, dotenv)
     return Settings(**values, origins=origins, notices=tuple(notices))
 
 
-def _part_keys_from_strange_servers(values: dict[str, Any], origins: dict[str, Origin]) -> list[str]:
+def _part_keys_from_strange_servers(
+    values: dict[str, Any], origins: dict[str, Origin], dotenv: Mapping[str, str | None]
+) -> list[str]:
     """An address from a folder's .env gets only a key from the same .env; others are not sent to it."""
     notices: list[str] = []
     for address, key in (("openai_base_url", "openai_api_key"), ("replicate_base_url", "replicate_api_token")):
         if origins[address] == ".env" and origins[key] not in (".env", "default"):
-            values.pop(key)
             names = table()
+            if own := dotenv.get(names[key].variable):
+                values[key], origins[key] = own, ".env"
+                continue
+            values.pop(key)
             notices.append(
                 f"{names[address].variable} comes from .env of this folder, so your {names[key].variable} is not sent "
                 f"there. To send a key to it, put {names[key].variable} into the same .env."
@@ -208,7 +221,7 @@ def _dotenv(path: Path) -> dict[str, str | None]:
     from dotenv import dotenv_values
 
     try:
-        return dotenv_values(path, interpolate=False)
+        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
 
@@ -220,7 +233,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     names = table()
     for key in config:

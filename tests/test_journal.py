@@ -416,9 +416,9 @@ with Journal(Path({str(database)!r}), sys.argv[1]) as journal:
 
 
 def test_threads_that_open_a_new_journal_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
-    for attempt in range(10):
+    for attempt in range(20):
         database = tmp_path / f"{attempt}.db"
-        gate, failures = threading.Barrier(6), list[Exception]()
+        gate, failures = threading.Barrier(8), list[Exception]()
 
         def open_it(database: Path, number: int, gate: threading.Barrier, failures: list[Exception]) -> None:
             gate.wait(10)
@@ -427,7 +427,7 @@ def test_threads_that_open_a_new_journal_at_the_same_moment_all_get_it(tmp_path:
             except Exception as error:
                 failures.append(error)
 
-        threads = [threading.Thread(target=open_it, args=(database, i, gate, failures)) for i in range(6)]
+        threads = [threading.Thread(target=open_it, args=(database, i, gate, failures)) for i in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -101,9 +101,10 @@ def test_a_call_that_only_its_own_event_brings_is_not_lost() -> None:
     item = {**call("add", {"a": 1}, "one"), "id": "fc_1"}
     done = {"type": "response.output_item.done", "output_index": 1, "item": item}
     with ResponsesServer([events(DELTA, done, {**done, "output_index": 0, "item": MESSAGE}, EMPTY)]) as server:
-        [got], _ = ask(server, HELLO, agent=ADDER, options=STREAMED)
+        [got], state = ask(server, HELLO, agent=ADDER, options=STREAMED, store="none")
     assert (got.status, got.text) == ("requires_action", "Yes.")
     assert got.calls == (ModelToolCall("one", "add", '{"a": 1}'),)
+    assert [item["type"] for item in state.items] == ["message", "message", "function_call"]
 
 
 # How a reply ends

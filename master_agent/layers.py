@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
+from pydantic import ValidationError
+
 from master_agent.context import Inputs, Perform
 from master_agent.errors import MasterAgentError, ModelError, ToolError
 from master_agent.events import ModelCalled, ModelReplied, TextDelta, ToolCalled, ToolReturned, Where
@@ -134,14 +136,43 @@ def settled(use: Use) -> Use:
 
     async def use_settled(call: ToolCall) -> ToolOutput:
         try:
-            return await use(call)
+            return _sound(call.tool, await use(call))
         except MasterAgentError as error:
             return ToolOutput.failed(error)
-        except Exception as error:  # a stranger's tool may raise anything; the model is told, the run goes on
-            message = f"the tool {call.tool} broke: {type(error).__name__}: {error}"
-            return ToolOutput.failed(ToolError(message))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:
+                raise
+            return _broke(call.tool, error)  # something inside the tool was cancelled, not the tool
+        except (Exception, SystemExit) as error:  # a stranger's tool may raise anything; the model is told
+            return _broke(call.tool, error)
 
     return use_settled
+
+
+def _broke(tool: str, error: BaseException) -> ToolOutput:
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ToolOutput.failed(ToolError(f"the tool {tool} broke: {said}"))
+
+
+def _sound(tool: str, output: ToolOutput) -> ToolOutput:
+    """The output, when it is of values that can be kept; ToolError otherwise."""
+    try:
+        ToolReturned.model_validate(
+            {
+                "tool": tool,
+                "text": output.text,
+                "data": output.data,
+                "artifacts": output.artifacts,
+                "usage": output.usage,
+                "error": output.error,
+            }
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"][:2])
+        raise ToolError(f"the tool {tool} left what cannot be kept: {where}: {fault['msg']}") from None
+    return output
 
 
 def in_time(use: Use, tools: dict[str, Tool]) -> Use:

@@ -137,9 +137,9 @@ def test_a_folder_cannot_widen_what_a_run_may_do_and_the_user_is_told(machine: M
 
 def test_a_dotenv_is_read_without_touching_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    machine.dotenv("\ufeffOPENAI_API_KEY='sk-x' # mine\nexport MASTER_AGENT_MODEL=\"m$HOME\"\nOTHER=1\n")
+    machine.dotenv("\ufeffOPENAI_API_KEY='sk-x' # mine\nexport MASTER_AGENT_MODEL=\"m${HOME}\"\nOTHER=1\n")
     settings = machine.load()
-    assert (settings.openai_api_key, settings.model) == ("sk-x", "m$HOME")
+    assert (settings.openai_api_key, settings.model) == ("sk-x", "m${HOME}")
     assert "OPENAI_API_KEY" not in os.environ
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ class _Jumping(selectors.DefaultSelector):
         return ready
 
 
-def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns. The loop's clock starts at 0; `asyncio.get_running_loop().time()` tells it."""
+def run_in_virtual_time(work: Awaitable[T]) -> T:
+    """What the work comes to. The loop's clock starts at 0; `asyncio.get_running_loop().time()` tells it."""
     selector = _Jumping()
 
     def make_loop() -> asyncio.AbstractEventLoop:
@@ -32,5 +32,8 @@ def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
         loop.time = lambda: selector.now  # type: ignore[method-assign]
         return loop
 
+    async def wait() -> T:
+        return await work
+
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        return runner.run(work)
+        return runner.run(wait())

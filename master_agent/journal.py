@@ -1,19 +1,33 @@
 """The append-only list of events of a run, in SQLite: the only truth about it. Events go in, a State comes out."""
 
 import asyncio
+import hashlib
+import json
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from master_agent import events
+from master_agent.database import (
+    ELSEWHERE,
+    LEASE_SECONDS,
+    get_blob,
+    give_back,
+    new_owner,
+    open_database,
+    put_blobs,
+    reading,
+    take_lease,
+)
 from master_agent.errors import JournalError
 from master_agent.events import (
     Event,
@@ -22,6 +36,7 @@ from master_agent.events import (
     PlanMade,
     PlanRevised,
     RunFinished,
+    RunResumed,
     RunStarted,
     StepFinished,
     StepStarted,
@@ -30,17 +45,11 @@ from master_agent.events import (
 from master_agent.plan import Plan
 from master_agent.results import Artifact, ErrorInfo, RunStatus, StepResult, Usage
 
-APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
-SCHEMA_VERSION = 1
-_ELSEWHERE = "Name another folder for it: --state-dir DIR"
 GATHER_SECONDS = 0.02  # how long an event that nobody waits for may wait for company
 
-_SCHEMA = """
-CREATE TABLE events (
-  run_id TEXT NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, step TEXT, at TEXT NOT NULL, body TEXT NOT NULL,
-  PRIMARY KEY (run_id, seq)
-) WITHOUT ROWID;
-"""
+LONG_TEXT = 4096  # characters; a text as long as that is kept once, by its hash
+BLOB = "$blob"
+_KNOWN = {member.model_fields["type"].default for member in get_args(Event)}
 
 
 @dataclass
@@ -113,6 +122,8 @@ def now() -> datetime:
 @dataclass(frozen=True)
 class _Entry:
     row: tuple[str, int, str, str | None, str, str]
+    blobs: dict[str, bytes]
+    event: Event
     safe: Future[None] | None
 
 
@@ -120,7 +131,8 @@ class Journal:
     """Takes events, stamps them, keeps them and tells the listeners; `state` is their fold at every moment.
 
     A thread of its own writes what has gathered in one transaction. `append` returns when the event is on the disk,
-    with all before it; `note` returns at once.
+    with all before it; `note` returns at once. The run belongs to this process until the journal is closed, or the
+    process dies: with `resume`, a run goes on that belongs to nobody, and `history` is what happened before.
     """
 
     def __init__(
@@ -130,18 +142,41 @@ class Journal:
         *,
         listeners: Iterable[Callable[[Event], None]] = (),
         clock: Callable[[], datetime] = now,
+        resume: bool = False,
     ) -> None:
         self.run_id = run_id
         self.state = State()
+        self.history: list[Event] = []
         self._listeners = tuple(listeners)
         self._clock = clock
         self._seq = 0
         self._closed = False
         self._broken: JournalError | None = None
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._connection = _open(database)
+        self._owner = new_owner()
+        self._connection = open_database(database)
+        try:
+            self._hold(resume)
+        except BaseException:
+            self._connection.close()
+            raise
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
+
+    def _hold(self, resume: bool) -> None:
+        """Makes the run this process's own; one that goes on is read back first."""
+        try:
+            if not resume:
+                with self._connection:
+                    self._connection.execute("INSERT INTO runs (run_id) VALUES (?)", (self.run_id,))
+            take_lease(self._connection, self.run_id, self._owner)
+            if resume:
+                self.history = _history(self._connection, self.run_id)
+                self.state = fold(self.history)
+                row = self._connection.execute("SELECT max(seq) FROM events WHERE run_id = ?", (self.run_id,))
+                self._seq = row.fetchone()[0] or 0
+        except (sqlite3.Error, ValueError) as error:
+            raise JournalError(f"the journal cannot be used: {error}", hint=ELSEWHERE) from None
 
     def note(self, event: Event) -> Event:
         """Takes an event without waiting for the disk; returns it stamped."""
@@ -166,6 +201,8 @@ class Journal:
             self._closed = True
             self._entries.put(None)
             self._writer.join()
+            with suppress(sqlite3.Error):  # the lease then ends by itself
+                give_back(self._connection, self.run_id, self._owner)
             self._connection.close()
         if self._broken:
             raise self._broken
@@ -189,8 +226,9 @@ class Journal:
             raise JournalError("the journal is closed")
         stamped, body = events.written(self._stamp(event))
         apply(self.state, stamped)
+        body, blobs = _without_long_texts(body)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
-        self._entries.put(_Entry(row, safe))
+        self._entries.put(_Entry(row, blobs, stamped, safe))
         for listener in self._listeners:  # after it is on its way to the disk: a listener may fail
             listener(stamped)
         return stamped
@@ -207,20 +245,22 @@ class Journal:
 
     def _write(self) -> None:
         durable = False
+        renewed = time.monotonic()
         while True:
             batch, last = self._gather()
-            waited = any(entry.safe for entry in batch)
             failure: JournalError | None = self._broken
-            if batch and failure is None:
+            if failure is None:
                 try:
-                    if (waited or last) != durable:
+                    if batch and (last or any(entry.safe for entry in batch)) != durable:
                         durable = not durable
                         self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    if time.monotonic() - renewed > LEASE_SECONDS / 4:
+                        take_lease(self._connection, self.run_id, self._owner)
+                        renewed = time.monotonic()
                     with self._connection:
-                        self._connection.executemany(
-                            "INSERT INTO events (run_id, seq, type, step, at, body) VALUES (?, ?, ?, ?, ?, ?)",
-                            [entry.row for entry in batch],
-                        )
+                        self._keep(batch)
+                except JournalError as error:
+                    failure = self._broken = error
                 except Exception as error:  # whatever it is: a writer that died would let everyone wait for ever
                     failure = self._broken = JournalError(
                         f"the journal cannot be written: {error}",
@@ -235,12 +275,38 @@ class Journal:
             if last:
                 return
 
+    def _keep(self, batch: list[_Entry]) -> None:
+        """Writes a batch, as part of one transaction: blobs, events, and what the list of runs shows."""
+        for entry in batch:
+            if entry.blobs:
+                put_blobs(self._connection, entry.blobs)
+        self._connection.executemany(
+            "INSERT INTO events (run_id, seq, type, step, at, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [entry.row for entry in batch],
+        )
+        for event in (entry.event for entry in batch):
+            match event:
+                case RunStarted():
+                    self._connection.execute(
+                        "UPDATE runs SET task = ?, began = ?, workspace = ? WHERE run_id = ?",
+                        (event.task, event.at, event.workspace, self.run_id),
+                    )
+                case RunResumed():
+                    self._connection.execute(
+                        "UPDATE runs SET status = NULL, ended = NULL WHERE run_id = ?", (self.run_id,)
+                    )
+                case RunFinished():
+                    self._connection.execute(
+                        "UPDATE runs SET status = ?, ended = ? WHERE run_id = ?",
+                        (event.status, event.at, self.run_id),
+                    )
+
     def _gather(self) -> tuple[list[_Entry], bool]:
         batch: list[_Entry] = []
         deadline: float | None = None
         while True:
             try:
-                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                wait = LEASE_SECONDS / 3 if deadline is None else max(0.0, deadline - time.monotonic())
                 entry = self._entries.get(timeout=wait)
             except queue.Empty:
                 return batch, False
@@ -255,80 +321,50 @@ class Journal:
 
 def read(database: Path, run_id: str) -> list[Event]:
     """The events of a run, oldest first; those of types that this version does not know are passed over."""
-    known = {member.model_fields["type"].default for member in get_args(Event)}
-    connection = _open(database)
-    try:
-        rows = connection.execute("SELECT type, body FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
-        return [events.EVENT.validate_json(body) for type_, body in rows if type_ in known]
-    except (sqlite3.Error, ValueError) as error:
-        raise JournalError(f"the journal {database} is damaged: {error}", hint=_ELSEWHERE) from None
-    finally:
-        connection.close()
+    with reading(database) as connection:
+        return _history(connection, run_id)
+
+
+def _history(connection: sqlite3.Connection, run_id: str) -> list[Event]:
+    rows = connection.execute("SELECT type, body FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
+    return [events.EVENT.validate_json(_whole(connection, body)) for type_, body in rows if type_ in _KNOWN]
+
+
+def _without_long_texts(line: str) -> tuple[str, dict[str, bytes]]:
+    """The line with each long text replaced by its hash, and the texts by their hashes."""
+    if len(line) < LONG_TEXT:
+        return line, {}
+    blobs: dict[str, bytes] = {}
+
+    def lift(value: Any) -> Any:
+        match value:
+            case str() if len(value) >= LONG_TEXT:
+                content = value.encode()
+                digest = hashlib.sha256(content).hexdigest()
+                blobs[digest] = content
+                return {BLOB: digest}
+            case list():
+                return [lift(item) for item in value]
+            case dict():
+                return {name: lift(item) for name, item in value.items()}
+        return value
+
+    lifted = lift(json.loads(line))
+    return (json.dumps(lifted, ensure_ascii=False, separators=(",", ":")) if blobs else line), blobs
+
+
+def _whole(connection: sqlite3.Connection, line: str) -> str:
+    """The line with its long texts back in their places."""
+    if f'"{BLOB}"' not in line:
+        return line
+
+    def back(value: dict[str, Any]) -> Any:
+        if value.keys() == {BLOB} and (content := get_blob(connection, str(value[BLOB]))) is not None:
+            return content.decode()
+        return value
+
+    return json.dumps(json.loads(line, object_hook=back), ensure_ascii=False)
 
 
 def _stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _open(database: Path) -> sqlite3.Connection:
-    try:
-        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(database, check_same_thread=False, timeout=10)
-    except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"the journal {database} cannot be opened: {error}", hint=_ELSEWHERE) from None
-    try:
-        # Looked at before anything is changed, the mode included: it may be somebody else's.
-        application, version, tables = _look(connection)
-        if tables == 0 and application == 0:
-            _create(connection)
-            application, version, tables = _look(connection)
-        if application != APPLICATION_ID:
-            raise JournalError(f"{database} is a database, but not a journal of master-agent", hint=_ELSEWHERE)
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"the journal {database} was written by a newer master-agent (version {version})",
-                hint="Upgrade master-agent, or name another folder: --state-dir DIR",
-            )
-        _turn_to_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise JournalError(f"the journal {database} cannot be used: {error}", hint=_ELSEWHERE) from None
-    except JournalError:
-        connection.close()
-        raise
-    return connection
-
-
-def _look(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """Whose database it is, its version and the number of its tables, all of one moment."""
-    connection.execute("BEGIN")
-    with connection:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return application, version, tables
-
-
-def _turn_to_wal(connection: sqlite3.Connection) -> None:
-    # For this one change SQLite does not wait for another process, whatever its timeout.
-    for wait in (0.01, 0.05, 0.2, 0.5, 1.0):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(wait)
-        else:
-            return
-    connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    # Two first runs may get here together: the lock is taken before the second look.
-    connection.execute("BEGIN IMMEDIATE")
-    with connection:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

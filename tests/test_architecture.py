@@ -28,6 +28,7 @@ LAYERS = [
     ["workspace"],
     ["beneath"],
     ["retry", "limits", "catalogue", "prompts", "context", "journal"],
+    ["database"],
     ["events"],
     ["plan"],
     ["references"],

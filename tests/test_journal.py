@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from master_agent.database import APPLICATION_ID, SCHEMA_VERSION
 from master_agent.errors import JournalError
 from master_agent.events import (
     Event,
@@ -31,7 +32,7 @@ from master_agent.events import (
     TextDelta,
     ToolReturned,
 )
-from master_agent.journal import APPLICATION_ID, GATHER_SECONDS, SCHEMA_VERSION, Journal, fold, read
+from master_agent.journal import GATHER_SECONDS, Journal, fold, read
 from master_agent.plan import Plan, check
 from master_agent.results import Artifact, ErrorInfo, StepResult, Usage
 from tests.conftest import ROOT
@@ -271,7 +272,7 @@ def test_a_database_with_tables_and_no_owner_is_refused(database: Path) -> None:
 def test_a_journal_of_a_newer_version_is_refused_with_what_to_do(database: Path) -> None:
     Journal(database, "run-1").close()
     before = foreign(database, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(JournalError, match=r"was written by a newer master-agent \(version 2\)") as caught:
+    with pytest.raises(JournalError, match=rf"was written by a newer master-agent \(version {SCHEMA_VERSION + 1}\)") as caught:
         Journal(database, "run-2")
     assert "Upgrade" in str(caught.value.hint)
     assert database.read_bytes() == before

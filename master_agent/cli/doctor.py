@@ -118,11 +118,11 @@ def _workspace(settings: Settings) -> Finding:
 
 
 def _journal(settings: Settings) -> Finding:
-    from master_agent.journal import Journal
+    from master_agent.database import open_database
 
     path = state_folder(settings) / "journal.db"
     try:
-        Journal(path, "doctor").close()
+        open_database(path).close()
     except MasterAgentError as error:
         return Finding("journal", "wrong", error.message, error.hint)
     return Finding("journal", "found", str(path))

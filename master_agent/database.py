@@ -1,0 +1,207 @@
+"""The SQLite file that journals live in: opened, checked, brought up to date; its runs, its leases and its blobs."""
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from master_agent.errors import JournalError
+
+APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
+SCHEMA_VERSION = 2
+LEASE_SECONDS = 10.0  # how long a run belongs to a process that has stopped saying so
+ELSEWHERE = "Name another folder for it: --state-dir DIR"
+
+_MIGRATIONS = {
+    1: """
+CREATE TABLE events (
+  run_id TEXT NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, step TEXT, at TEXT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (run_id, seq)
+) WITHOUT ROWID;
+""",
+    2: """
+CREATE TABLE runs (
+  run_id TEXT PRIMARY KEY, task TEXT, status TEXT, began TEXT, ended TEXT, workspace TEXT,
+  owner TEXT, lease_until REAL
+) WITHOUT ROWID;
+CREATE TABLE blobs (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO runs (run_id, task, status, began, ended, workspace)
+  SELECT first.run_id, json_extract(first.body, '$.task'),
+    (SELECT json_extract(body, '$.status') FROM events WHERE run_id = first.run_id AND type = 'run_finished'
+      ORDER BY seq DESC LIMIT 1),
+    first.at, (SELECT max(at) FROM events WHERE run_id = first.run_id), json_extract(first.body, '$.workspace')
+  FROM events AS first WHERE first.type = 'run_started';
+""",
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as it is listed. `status` is null while it runs, or when its process died."""
+
+    run_id: str
+    task: str | None
+    status: str | None
+    began: str
+    ended: str | None
+    workspace: str | None
+    alive: bool
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection to the journals at `path`, made or migrated where needed; JournalError when it cannot be used."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(f"the journal {path} cannot be opened: {error}", hint=ELSEWHERE) from None
+    try:
+        # Looked at before anything is changed, the mode included: it may be somebody else's.
+        application, version, tables = _look(connection)
+        if (tables == 0 and application == 0) or (application == APPLICATION_ID and version < SCHEMA_VERSION):
+            _migrate(connection)
+            application, version, tables = _look(connection)
+        if application != APPLICATION_ID:
+            raise JournalError(f"{path} is a database, but not a journal of master-agent", hint=ELSEWHERE)
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"the journal {path} was written by a newer master-agent (version {version})",
+                hint="Upgrade master-agent, or name another folder: --state-dir DIR",
+            )
+        _turn_to_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise JournalError(f"the journal {path} cannot be used: {error}", hint=ELSEWHERE) from None
+    except JournalError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to look with; damage that shows only then is a JournalError too."""
+    connection = open_database(path)
+    try:
+        yield connection
+    except (sqlite3.Error, ValueError) as error:
+        raise JournalError(f"the journal {path} is damaged: {error}", hint=ELSEWHERE) from None
+    finally:
+        connection.close()
+
+
+def list_runs(path: Path, *, now: float | None = None) -> list[RunRecord]:
+    """Every run, the newest first."""
+    moment = time.time() if now is None else now
+    columns = "run_id, task, status, began, ended, workspace, owner IS NOT NULL AND lease_until >= ?"
+    with reading(path) as connection:
+        rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY run_id DESC", (moment,)).fetchall()  # noqa: S608
+    return [RunRecord(*row[:6], alive=bool(row[6])) for row in rows]
+
+
+def find_run(path: Path, prefix: str | None) -> RunRecord:
+    """The run whose id begins so, or the newest; JournalError when there is none, or more than one."""
+    runs = list_runs(path)
+    if prefix is None and runs:
+        return runs[0]
+    found = [run for run in runs if prefix is not None and run.run_id.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        what = f'no run "{prefix}"' if prefix is not None else "no runs yet"
+        raise JournalError(what, hint="master-agent runs lists them." if runs else None)
+    raise JournalError(
+        f'{len(found)} runs begin with "{prefix}": {", ".join(run.run_id for run in found[:5])}',
+        hint="Give more of the id.",
+    )
+
+
+def new_owner() -> str:
+    """A name for this process as the holder of a run."""
+    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+
+
+def take_lease(connection: sqlite3.Connection, run_id: str, owner: str, *, now: float | None = None) -> None:
+    """Makes the run this owner's for a while; JournalError when another process holds it."""
+    moment = time.time() if now is None else now
+    with connection:
+        taken = connection.execute(
+            "UPDATE runs SET owner = ?, lease_until = ? WHERE run_id = ? AND (owner IS NULL OR owner = ? "
+            "OR lease_until < ?)",
+            (owner, moment + LEASE_SECONDS, run_id, owner, moment),
+        ).rowcount
+    if not taken:
+        (holder,) = connection.execute("SELECT owner FROM runs WHERE run_id = ?", (run_id,)).fetchone() or (None,)
+        if holder is None:
+            raise JournalError(f'no run "{run_id}"')
+        host, pid, _ = holder.split("/")
+        raise JournalError(
+            f"the run {run_id} is at work in process {pid} on {host}",
+            hint=f"Wait for it or stop it. A process that died gives its run free within {LEASE_SECONDS:g} seconds.",
+        )
+
+
+def give_back(connection: sqlite3.Connection, run_id: str, owner: str) -> None:
+    """Ends the owner's hold on the run."""
+    with connection:
+        connection.execute(
+            "UPDATE runs SET owner = NULL, lease_until = NULL WHERE run_id = ? AND owner = ?", (run_id, owner)
+        )
+
+
+def put_blobs(connection: sqlite3.Connection, blobs: Mapping[str, bytes]) -> None:
+    """Keeps contents by their hash, each once; part of the caller's transaction."""
+    connection.executemany("INSERT OR IGNORE INTO blobs (sha256, content) VALUES (?, ?)", blobs.items())
+
+
+def get_blob(connection: sqlite3.Connection, sha256: str) -> bytes | None:
+    """A content by its hash."""
+    row = connection.execute("SELECT content FROM blobs WHERE sha256 = ?", (sha256,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _look(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Whose database it is, its version and the number of its tables, all of one moment."""
+    connection.execute("BEGIN")
+    with connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return application, version, tables
+
+
+def _turn_to_wal(connection: sqlite3.Connection) -> None:
+    # For this one change SQLite does not wait for another process, whatever its timeout.
+    for wait in (0.01, 0.05, 0.2, 0.5, 1.0):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(wait)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Brings the schema up to date, wholly or not at all."""
+    # Two first runs may get here together: the lock is taken before the second look.
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and tables:
+            return  # somebody else was faster
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            for statement in _MIGRATIONS[number].split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -17,7 +17,7 @@ HERO = {"id": "hero", "tool": "generate_image", "with": {"prompt": "dawn", "aspe
 
 
 def draw(cli: Cli, *arguments: str, env: dict[str, str] | None = None) -> Ran:
-    return cli("run", cli.plan(HERO), "--json", "--attempts", "1", *arguments, env=env or {})
+    return cli("run", cli.plan(HERO), "--json", *arguments, env={"MASTER_AGENT_ATTEMPTS": "1", **(env or {})})
 
 
 def hero(ran: Ran) -> dict[str, Any]:
@@ -153,11 +153,11 @@ def test_a_prompt_that_is_refused_fails_its_step_and_says_so(cli: Cli) -> None:
 
 
 def test_the_tries_that_are_set_are_made(cli: Cli) -> None:
-    with ImageServer(*[status(429, None, {"retry-after": "0"})] * 2) as server:
-        ran = draw(cli, "--image-provider", "openai", "--attempts", "3", env=at(server))
-        assert len(server.orders) == 3
+    with ImageServer(*[status(429, None, {"retry-after": "0"})] * 9) as server:
+        ran = draw(cli, "--image-provider", "openai", "--attempts", "2", env=at(server))
+        assert len(server.orders) == 2
 
-    assert ran.code == 0
+    assert hero(ran)["error"]["type"] == "rate_limited"
 
 
 def test_ctrl_c_leaves_no_picture_on_order(cli: Cli) -> None:

@@ -1,17 +1,15 @@
 """Pictures by OpenAI, through its real SDK against a stand-in on loopback that refuses what OpenAI refuses."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from master_agent.errors import ImageError
-from master_agent.images import ASPECT_RATIOS, ImageProvider, ImageRequest, Pictures, measure
+from master_agent.images import ASPECT_RATIOS, ImageProvider, ImageRequest, Pictures
 from master_agent.images.openai import OpenAIImages, size_of
 from master_agent.retry import RetryPolicy
 from tests.servers import chat
@@ -19,7 +17,6 @@ from tests.servers.chat import error, html, json_body, status
 from tests.servers.images import MODELS, USAGE, ImageServer, encoded, pictures, png
 from tests.servers.loopback import Behaviour
 
-T = TypeVar("T")
 KEY = "sk-right-and-long-enough"
 
 
@@ -58,13 +55,8 @@ def test_a_picture_is_asked_for_and_its_bytes_come_back() -> None:
     with ImageServer(key=KEY) as server:
         made = generate(server, "16:9")
         (body,) = server.bodies
-    assert body == {
-        "model": "gpt-image-2",
-        "prompt": "A sunset",
-        "n": 1,
-        "size": "1280x720",
-        "output_format": "png",
-    }
+    asked = {"model": "gpt-image-2", "prompt": "A sunset", "n": 1, "size": "1280x720"}
+    assert body == {**asked, "output_format": "png"}
     (picture,) = made.pictures
     assert picture.content == png(1280, 720)
     assert (picture.source_url, picture.expires_at) == (None, None)
@@ -100,9 +92,8 @@ def test_tokens_that_were_not_reported_are_unknown_and_not_none() -> None:
 
 
 def test_a_picture_costs_money() -> None:
-    openai: ImageProvider = OpenAIImages(KEY)
-    assert openai.paid
-    assert openai.name == "openai"
+    paying: ImageProvider = OpenAIImages(KEY)
+    assert paying.paid
 
 
 # Sizes
@@ -123,10 +114,8 @@ def test_a_size_is_exactly_the_ratio_about_a_megapixel_and_in_steps_of_16(model:
     ("ratio", "size"),
     [
         ("1:1", "1024x1024"),
-        ("3:2", "1536x1024"),
         ("2:3", "1024x1536"),
         ("16:9", "1536x1024"),
-        ("9:21", "1024x1536"),
         ("5:4", "1536x1024"),
     ],
 )
@@ -136,16 +125,7 @@ def test_older_models_get_one_of_their_three_sizes(model: str, ratio: str, size:
         made = generate(server, ratio, model=model)
         assert server.bodies[0]["size"] == size
     assert made.note
-    assert (f"{model} has no {ratio}: the picture is" in made.note) is (ratio not in ("1:1", "3:2", "2:3"))
-
-
-@pytest.mark.parametrize("ratio", ASPECT_RATIOS)
-def test_the_stand_in_takes_every_size_that_is_asked_for(ratio: str) -> None:
-    with ImageServer() as server:
-        (picture,) = generate(server, ratio).pictures
-        assert server.faults == []
-    measured = measure(picture.content)
-    assert (measured.width, measured.height) == size_of("gpt-image-2", ratio)
+    assert (f"{model} has no {ratio}: the picture is" in made.note) is (ratio not in ("1:1", "2:3"))
 
 
 def test_a_ratio_that_there_is_not_is_refused_before_anything_is_paid() -> None:
@@ -233,7 +213,6 @@ def test_a_prompt_that_moderation_refuses_is_said_to_be_and_not_sent_again(code:
     [
         (json_body({"created": 1, "data": []}), "malformed_reply", "without a picture"),
         (json_body({"created": 1, "data": None}), "malformed_reply", "no pictures"),
-        (json_body({"created": 1}), "malformed_reply", "no pictures"),
         (json_body([1]), "malformed_reply", "no pictures"),
         (html(), "malformed_reply", "<html>"),
         (status(200, "[" * 100_000), "malformed_reply", "[[["),
@@ -258,7 +237,7 @@ def test_an_answer_without_a_picture_is_an_error_that_may_be_paid_and_is_not_ask
 
 def test_an_error_that_comes_as_a_success_is_an_error() -> None:
     caught, server = fails(json_body({"error": {"message": "No GPU is left", "code": "rate_limit_exceeded"}}))
-    assert "No GPU is left" in caught.message
+    assert (caught.type, "reported: No GPU is left" in caught.message) == ("rate_limited", True)
     assert len(server.orders) == 1
 
 
@@ -353,33 +332,29 @@ def test_a_request_that_reached_nobody_is_sent_again() -> None:
 # Stopping
 
 
-def with_provider(server: ImageServer, work: Callable[[OpenAIImages], Coroutine[Any, Any, T]]) -> T:
-    return asyncio.run(work(provider(server)))
-
-
 def test_who_is_cancelled_closes_the_connection_at_once() -> None:
-    async def work(openai: OpenAIImages) -> float:
-        task = asyncio.create_task(openai.generate(ImageRequest("x")))
+    async def work() -> float:
+        task = asyncio.create_task(provider(server).generate(ImageRequest("x")))
         await asyncio.to_thread(server.wait_for, lambda: server.open_requests == 1)
         began = time.monotonic()
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError):
             await task
-        assert task.cancelled()
         assert await asyncio.to_thread(server.wait_for, lambda: server.open_requests == 0)
         return time.monotonic() - began
 
     with ImageServer(chat.hang_before_first_byte()) as server:
-        assert with_provider(server, work) < 1.0
+        assert asyncio.run(work()) < 1.0
         assert (server.closed_by_client, len(server.orders)) == (1, 1)
 
 
 def test_pictures_are_made_side_by_side() -> None:
-    async def work(openai: OpenAIImages) -> list[Pictures]:
+    async def work() -> list[Pictures]:
+        openai = provider(server)
         return await asyncio.gather(*(openai.generate(ImageRequest(f"picture {number}")) for number in range(4)))
 
     with ImageServer(*[pictures(delay=0.2)] * 4) as server:
-        assert len(with_provider(server, work)) == 4
+        assert len(asyncio.run(work())) == 4
         assert server.most_open == 4
 
 
@@ -398,7 +373,6 @@ def test_a_check_lists_the_models_and_buys_nothing() -> None:
     ("options", "kind", "words"),
     [
         ({"models": MODELS[1:]}, "model_not_found", "does not offer gpt-image-2; it offers gpt-image-1.5"),
-        ({"models": ["llama"]}, "model_not_found", "it offers llama"),
         ({"key": "sk-another-key-altogether"}, "missing_token", "401"),
         ({"listing": html()}, "malformed_reply", "a list of models"),
         ({"listing": json_body({"data": 3})}, "malformed_reply", "a list of models"),

@@ -34,7 +34,7 @@ async def generate_image(
 ) -> ToolOutput:
     """Makes one picture from a prompt, or `count` variations, and stores them in the workspace.
 
-    The same `seed` with the same prompt gives the same picture, if the provider takes seeds; leave it out for a new one.
+    The same `seed` with the same prompt gives the same picture if the provider takes one; leave it out for a new one.
     """
     provider = context.images()
     drawn = _with_seed({"seed": seed})["seed"]

@@ -101,7 +101,11 @@ def list_runs(path: Path, *, now: float | None = None) -> list[RunRecord]:
     columns = "run_id, task, status, began, ended, workspace, owner IS NOT NULL AND lease_until >= ?"
     with reading(path) as connection:
         rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY run_id DESC", (moment,)).fetchall()  # noqa: S608
-    return [RunRecord(*row[:6], alive=bool(row[6])) for row in rows]
+    return [
+        RunRecord(run_id, task, status, began, ended, workspace, bool(alive))
+        for run_id, task, status, began, ended, workspace, alive in rows
+        if began is not None
+    ]
 
 
 def find_run(path: Path, prefix: str | None) -> RunRecord:

@@ -108,10 +108,11 @@ class ModelReplied(_Event):
 
 
 class ToolCalled(_Event):
-    """A tool is about to be used: the intent, safe before the effect."""
+    """A tool is about to be used: the intent, safe before the effect. `asked` is the id by which a model asked."""
 
     type: Literal["tool_called"] = "tool_called"
     tool: str
+    asked: str | None = None
     arguments: dict[str, JsonValue]
     effects: list[str]
 
@@ -121,6 +122,7 @@ class ToolReturned(_Event):
 
     type: Literal["tool_returned"] = "tool_returned"
     tool: str
+    asked: str | None = None
     text: str = ""
     data: dict[str, JsonValue] = Field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
@@ -130,7 +132,10 @@ class ToolReturned(_Event):
 
 
 class FileChanged(_Event):
-    """A file in the workspace was written; `before` is the hash of what was there, if anything was."""
+    """A file in the workspace is being written; `before` is the hash of what was there, if anything was.
+
+    It is safe before the file changes, and the journal keeps what was there.
+    """
 
     type: Literal["file_changed"] = "file_changed"
     file: Artifact

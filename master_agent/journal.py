@@ -7,7 +7,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -182,11 +182,14 @@ class Journal:
         """Takes an event without waiting for the disk; returns it stamped."""
         return self._take(event, None)
 
-    async def append(self, event: Event) -> Event:
-        """Takes an event; returns it, stamped, when it is on the disk. JournalError when it cannot be."""
+    async def append(self, event: Event, blobs: Mapping[str, bytes] | None = None) -> Event:
+        """Takes an event; returns it, stamped, when it is on the disk. JournalError when it cannot be.
+
+        `blobs` are contents that the event names by their SHA-256, kept with it.
+        """
         safe: Future[None] = Future()
         safe.set_running_or_notify_cancel()  # a caller that is cancelled must not break the writer
-        stamped = self._take(event, safe)
+        stamped = self._take(event, safe, blobs)
         await asyncio.wrap_future(safe)
         return stamped
 
@@ -219,7 +222,7 @@ class Journal:
             if error is None:
                 raise
 
-    def _take(self, event: Event, safe: Future[None] | None) -> Event:
+    def _take(self, event: Event, safe: Future[None] | None, contents: Mapping[str, bytes] | None = None) -> Event:
         if self._broken:
             raise self._broken
         if self._closed:
@@ -228,7 +231,7 @@ class Journal:
         apply(self.state, stamped)
         body, blobs = _without_long_texts(body)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
-        self._entries.put(_Entry(row, blobs, stamped, safe))
+        self._entries.put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe))
         for listener in self._listeners:  # after it is on its way to the disk: a listener may fail
             listener(stamped)
         return stamped

@@ -104,7 +104,9 @@ def written_down(
     async def use_and_write(call: ToolCall) -> ToolOutput:
         who = Where(step=call.step, attempt=call.inputs.attempt, call=f"t{next(numbers)}")
         effects, began = sorted(tools[call.tool].effects), clock()
-        intent = ToolCalled(**who, tool=call.tool, arguments=call.values, effects=[str(effect) for effect in effects])
+        intent = ToolCalled(
+            **who, tool=call.tool, asked=call.id, arguments=call.values, effects=[str(effect) for effect in effects]
+        )
         if effects in ([], ["read"]):
             journal.note(intent)
         else:
@@ -112,12 +114,13 @@ def written_down(
         try:
             output = await use(call)
         except asyncio.CancelledError:
-            journal.note(ToolReturned(**who, tool=call.tool, error=CANCELLED, seconds=clock() - began))
+            journal.note(ToolReturned(**who, tool=call.tool, asked=call.id, error=CANCELLED, seconds=clock() - began))
             raise
         journal.note(
             ToolReturned(
                 **who,
                 tool=call.tool,
+                asked=call.id,
                 text=output.text,
                 data=output.data,
                 artifacts=output.artifacts,

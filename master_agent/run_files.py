@@ -1,4 +1,4 @@
-"""From what tools want saved to files in the workspace, each reported to the run that made it."""
+"""From what tools want saved to files in the workspace, each reported to its run before it changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
@@ -7,13 +7,14 @@ from typing import Any
 
 from master_agent.errors import FileRefusedError
 from master_agent.results import Artifact
-from master_agent.workspace import Workspace
+from master_agent.workspace import Workspace, described
 
 INLINE = 1024 * 1024  # bytes; more than that is written in a thread
 MOST_NAMES = 10_000
+LARGEST_BEFORE = 100 * 1024 * 1024  # bytes of a file that is replaced; a larger one cannot be kept, so it is left alone
 
-Report = Callable[[Artifact, str | None, str | None], Awaitable[None]]
-"""Told of each file: what was written, the SHA-256 of what was there before, the step."""
+Report = Callable[[Artifact, bytes | None, str | None], Awaitable[None]]
+"""Told of each file before it changes: what is to be written, what is there now if anything is, the step."""
 
 
 class RunFiles:
@@ -55,13 +56,16 @@ class RunFiles:
         raise FileRefusedError(f'"{stem}{ending}" and {MOST_NAMES:,} names like it are taken; choose another name')
 
     async def _write(self, name: str, content: bytes, step: str | None, *, replace: bool) -> Artifact:
-        before = self._workspace.digest(name) if replace else None
-        if len(content) <= INLINE:
-            artifact = self._workspace.write(name, content, replace=replace)
-        else:
-            artifact = await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
-        self._made.add(artifact.path)
+        there = replace and self._workspace.exists(name)
+        before = self._workspace.read(name, LARGEST_BEFORE) if there else None
+        artifact = described(name, content)
+        # Known before it happens: whatever dies after this, the run can tell what it did to whose file.
         await self._report(artifact, before, step)
+        if len(content) <= INLINE:
+            self._workspace.write(name, content, replace=replace)
+        else:
+            await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
+        self._made.add(name)
         return artifact
 
 

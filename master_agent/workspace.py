@@ -146,8 +146,7 @@ class Workspace:
                 os.close(fd)
         except OSError as error:
             raise _refusal(path, error, "written") from None
-        digest = hashlib.sha256(content).hexdigest()
-        return Artifact(path=name, media_type=media_type(name, content), bytes=len(content), sha256=digest)
+        return described(name, content)
 
     def entries(self, folder: str = ".", most: int = 500) -> list[Entry]:
         """The files beneath a folder, sorted by path; when there are more than `most`, the less deep ones.
@@ -230,6 +229,12 @@ def image_type(content: bytes) -> str | None:
     if content[4:12] in (b"ftypavif", b"ftypavis"):
         return "image/avif"
     return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
+
+
+def described(name: str, content: bytes) -> Artifact:
+    """The file as it is told of, by the name and the bytes that it has or is to have."""
+    digest = hashlib.sha256(content).hexdigest()
+    return Artifact(path=name, media_type=media_type(name, content), bytes=len(content), sha256=digest)
 
 
 def media_type(path: str, content: bytes) -> str:

@@ -453,9 +453,9 @@ class Reports:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
 
-    async def __call__(self, artifact: Artifact, before: str | None, step: str | None) -> None:
+    async def __call__(self, artifact: Artifact, before: bytes | None, step: str | None) -> None:
         await asyncio.sleep(0)
-        self.seen.append((artifact.path, before, step))
+        self.seen.append((artifact.path, None if before is None else hashlib.sha256(before).hexdigest(), step))
 
 
 def test_a_file_that_this_run_did_not_make_is_kept_unless_told_otherwise(workspace: Workspace) -> None:

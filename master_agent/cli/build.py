@@ -1,5 +1,6 @@
 """Puts the real things together: settings become wire, tools, journal, layers and the master."""
 
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -220,8 +221,9 @@ def _limits(settings: Settings) -> Limits:
 def _tool_context(
     settings: Settings, workspace: Workspace, fetcher: Fetcher, boundaries: Boundaries, journal: Journal
 ) -> Callable[[ToolCall], ToolContext]:
-    async def report(artifact: Artifact, before: str | None, step: str | None) -> None:
-        journal.note(FileChanged(step=step, file=artifact, before=before))
+    async def report(artifact: Artifact, before: bytes | None, step: str | None) -> None:
+        blobs = {} if before is None else {hashlib.sha256(before).hexdigest(): before}
+        await journal.append(FileChanged(step=step, file=artifact, before=next(iter(blobs), None)), blobs)
 
     run_files = RunFiles(workspace, report)
     made: list[ImageProvider] = []

@@ -36,7 +36,7 @@ class Desk:
     results: dict[str, StepResult] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
     step: str | None = "hero"
-    reported: list[tuple[Artifact, str | None, str | None]] = field(default_factory=list)
+    reported: list[tuple[Artifact, bytes | None, str | None]] = field(default_factory=list)
     run_files: RunFiles | None = None
 
     def use(self, tool: Tool, **arguments: Any) -> ToolOutput:
@@ -57,7 +57,7 @@ class Desk:
             raise ImageError("no picture can be made", type="missing_token")
         return self.provider
 
-    async def report(self, artifact: Artifact, before: str | None, step: str | None) -> None:
+    async def report(self, artifact: Artifact, before: bytes | None, step: str | None) -> None:
         self.reported.append((artifact, before, step))
 
     def text(self, path: str) -> str:

@@ -279,8 +279,7 @@ class _Checker:
         for name in entry:
             if name not in known:
                 self.fault(f"{path}.{name}", f'unknown field "{name}"{suggestion(name, known)}')
-        needs = self._needs(i, entry, order)
-        self.needed.setdefault(entry["id"], needs)
+        needs = self.needed[entry["id"]] = self._needs(i, entry, order)
         if not _ID.fullmatch(entry["id"]):  # told already; what else is wrong with the step is told too
             entry["id"] = f"unnamed_{i}"
         agent, tool = entry.get("agent"), entry.get("tool")

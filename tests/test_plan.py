@@ -250,9 +250,9 @@ def test_every_fault_of_a_plan_is_told_at_once_and_each_once() -> None:
 
 @pytest.mark.parametrize("order", ["sequence", "graph"])
 def test_one_wrong_step_brings_no_faults_of_others_that_are_right(order: str) -> None:
-    steps = [agent(id="a"), 4, agent(id="b"), agent(id="b")]
+    steps = [agent(id="a"), 4, agent(id="c", needs=["a"]), agent(id="b"), agent(id="b")]
     told = faults({"plan": steps, "order": order})
-    assert [line.split(":")[0] for line in told] == ["plan[1]", "plan[3].id"]
+    assert [line.split(":")[0] for line in told] == ["plan[1]", "plan[4].id"]
 
 
 def test_a_plain_dollar_brace_is_written_with_two_dollars() -> None:

@@ -135,9 +135,14 @@ def test_what_cannot_be_told_apart_is_asked_again_and_not_guessed(text: str) -> 
     assert "cut off" in fault(text) or "not JSON" in fault(text)
 
 
-def test_quotes_inside_a_text_that_were_not_escaped_are_kept_with_the_text() -> None:
-    said = {"agent": "code", "prompt": 'Say "hello" to all'}
-    assert steps_in('{"plan": [{"agent": "code", "prompt": "Say "hello" to all"}]}') == [said]
+@pytest.mark.parametrize("prompt", ['Say "hello" to all', 'Say "hello", then stop'])
+def test_quotes_inside_a_text_that_were_not_escaped_are_kept_with_the_text(prompt: str) -> None:
+    said = {"agent": "code", "prompt": prompt}
+    assert steps_in(f'{{"plan": [{{"agent": "code", "prompt": "{prompt}"}}]}}') == [said]
+
+
+def test_an_apostrophe_in_a_text_without_quotes_opens_nothing() -> None:
+    assert steps_in('{"plan": [{"agent": "code", "prompt": It\'s easy}]}') == [{"agent": "code", "prompt": "It's easy"}]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +271,12 @@ def test_a_crowded_workspace_is_told_of_in_part_and_that_it_is_a_part() -> None:
     assert f"f{MOST_FILES - 1}.txt" in asked.said[0]
     assert f"f{MOST_FILES}.txt" not in asked.said[0]
     assert "(7 more files)" in asked.said[0]
+
+
+def test_what_is_forgiven_a_model_is_forgiven() -> None:
+    step = {"id": "My-Page", "agent": "code", "prompt": "x", "tool": None, "with": [], "needs": []}
+    plan = Asked(says({"plan": [step]})).make()
+    assert (plan.plan[0].id, plan.repaired) == ("my_page", False)
 
 
 def test_faults_go_back_all_at_once_on_the_same_thread_and_the_plan_is_marked_repaired() -> None:

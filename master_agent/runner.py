@@ -195,5 +195,7 @@ def _schema_fault(text: str, schema: Mapping[str, Any]) -> str | None:
         value = json.loads(_unfenced(text))
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        return f"JSON that cannot be read: {error}"
     faults = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
     return "; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:10]) or None

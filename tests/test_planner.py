@@ -274,7 +274,7 @@ def test_a_crowded_workspace_is_told_of_in_part_and_that_it_is_a_part() -> None:
 
 
 def test_what_is_forgiven_a_model_is_forgiven() -> None:
-    step = {"id": "My-Page", "agent": "code", "prompt": "x", "tool": None, "with": [], "needs": []}
+    step: dict[str, Any] = {"id": "My-Page", "agent": "code", "prompt": "x", "tool": None, "with": [], "needs": []}
     plan = Asked(says({"plan": [step]})).make()
     assert (plan.plan[0].id, plan.repaired) == ("my_page", False)
 

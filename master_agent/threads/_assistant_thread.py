@@ -59,8 +59,8 @@ class AssistantThread:
         """The run that may be active."""
         self._unsure = False
         """Whether a run was asked for of which we do not know the id."""
-        self._ending = self._thread is not None
-        """Whether runs may still be ending: ours that we cancelled, or those of a process that was lost."""
+        self._ending = False
+        """Whether a run may still be ending that we cancelled."""
         self._waiting = False
         """Whether the run waits for outputs that it has not taken."""
         self._calls: tuple[ModelToolCall, ...] = ()

@@ -55,6 +55,7 @@ class AssistantsServer(Loopback):
 
     `faults` are misbehaviours for a kind of request (assistant, thread, message, run, submit, cancel, poll, runs,
     messages, steps, delete), used up in order, None for none. `poll_after_ms` goes into every answer about a run.
+    Without `filters` a list of messages is always of all of them.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AssistantsServer(Loopback):
         *,
         faults: Mapping[str, Sequence[Fault]] | None = None,
         poll_after_ms: int | None = 1,
+        filters: bool = True,
         models: Sequence[str] = ("test-model",),
     ) -> None:
         super().__init__()
@@ -73,6 +75,7 @@ class AssistantsServer(Loopback):
         self._brain = acts if callable(acts) else _in_order(acts)
         self._faults = {kind: list(some) for kind, some in (faults or {}).items()}
         self._poll_after_ms = poll_after_ms
+        self._filters = filters
         self._models = models
         self._made = 0
 
@@ -178,6 +181,8 @@ class AssistantsServer(Loopback):
                 content = {"type": "text", "text": {"value": request.body["content"], "annotations": []}}
                 return json_body(self.add_message(thread, request.body["role"], [content]))
             case "messages", _:
+                if not self._filters:
+                    query = {name: value for name, value in query.items() if name not in ("run_id", "after")}
                 run_id = query.get("run_id")
                 found = [one for one in self.threads[thread] if run_id in (None, one["run_id"])]
                 return json_body(listed(found, query))

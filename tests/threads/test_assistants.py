@@ -157,6 +157,7 @@ def test_what_a_server_refuses_is_left_out_from_then_on() -> None:
         ]  # fmt: skip
         assert server.bodies("run")[2]["response_format"] == {"type": "json_object"}
         assert len(server.asked("message")) == 1, "the message of an attempt that came to nothing is used again"
+        assert server.asked("runs") == [], "what was refused is not looked for"
 
 
 # Streams

@@ -140,6 +140,19 @@ def test_what_had_its_effect_though_the_answer_was_lost_is_not_there_twice(
         assert asyncio.run(run(server)).text == "Two."
 
 
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("message", "Can't add messages to thread_1 while a run run_1 is active."),
+        ("run", "Thread thread_1 already has an active run run_1."),
+    ],
+)
+def test_a_thread_that_is_busy_is_tried_again(kind: str, complaint: str) -> None:
+    with AssistantsServer(faults={kind: [error(400, complaint)]}) as server:
+        raised = failed(server)
+    assert (raised.type, raised.retryable) == ("server_error", True)
+
+
 # Looks
 
 

@@ -272,7 +272,9 @@ def test_a_database_with_tables_and_no_owner_is_refused(database: Path) -> None:
 def test_a_journal_of_a_newer_version_is_refused_with_what_to_do(database: Path) -> None:
     Journal(database, "run-1").close()
     before = foreign(database, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(JournalError, match=rf"was written by a newer master-agent \(version {SCHEMA_VERSION + 1}\)") as caught:
+    with pytest.raises(
+        JournalError, match=rf"was written by a newer master-agent \(version {SCHEMA_VERSION + 1}\)"
+    ) as caught:
         Journal(database, "run-2")
     assert "Upgrade" in str(caught.value.hint)
     assert database.read_bytes() == before

@@ -13,6 +13,9 @@ from master_agent.values import suggestion
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 MAX_BYTES = 256 * 1024
 
+HOSTED = ("code_interpreter", "web_search", "image_generation")
+"""The tools that a model's server may run itself."""
+
 OutputKind = Literal["text", "files", "data"]
 
 
@@ -29,7 +32,8 @@ class AgentLimits:
 class Agent:
     """Instructions, model, tools and output, as one Markdown file defines them.
 
-    `output` is "text", "files" (code blocks become `data.files`) or "data" (JSON that follows `schema`).
+    `hosted` are those of HOSTED that it may use. `output` is "text", "files" (code blocks become `data.files`) or
+    "data" (JSON that follows `schema`).
     """
 
     name: str
@@ -38,6 +42,7 @@ class Agent:
     when: str = ""
     tools: tuple[str, ...] = ()
     finish: tuple[str, ...] = ()
+    hosted: tuple[str, ...] = ()
     model: str | None = None
     temperature: float | None = None
     output: OutputKind = "text"
@@ -107,7 +112,7 @@ def parse_agent(text: str, path: Path, tools: Collection[str]) -> Agent:
 class _Reader:
     """Reads one file's settings and gathers their faults."""
 
-    known = ("name", "description", "when", "tools", "finish", "model", "temperature", "output", "limits")
+    known = ("name", "description", "when", "tools", "finish", "hosted", "model", "temperature", "output", "limits")
 
     def __init__(self, path: Path, front: Mapping[Any, Any], tools: Collection[str]) -> None:
         self.path, self.front, self.tools = path, front, tools
@@ -135,6 +140,7 @@ class _Reader:
         for tool in finish:
             if tool not in tools:
                 self.faults.append(f'finish: "{tool}" is not among the tools of this agent')
+        hosted = self.hosted()
         output, schema = self.output()
         agent = Agent(
             name=name,
@@ -143,6 +149,7 @@ class _Reader:
             when=self.text("when") or "",
             tools=tools,
             finish=finish,
+            hosted=hosted,
             model=self.text("model"),
             temperature=self.number("temperature", 0, 2),
             output=output,
@@ -184,6 +191,12 @@ class _Reader:
             self.faults.append(f"{key}: expected a list of names, found {_shown(value)}")
             return ()
         return tuple(value)
+
+    def hosted(self) -> tuple[str, ...]:
+        names = self.names("hosted")
+        unknown = [name for name in names if name not in HOSTED]
+        self.faults += [f'hosted: no hosted tool "{name}"{suggestion(name, HOSTED)}' for name in unknown]
+        return names
 
     def output(self) -> tuple[OutputKind, Mapping[str, Any] | None]:
         value = self.front.get("output", "text")

@@ -47,7 +47,7 @@ class RunFiles:
 
     async def save_new(self, stem: str, suffix: str, content: bytes, *, step: str | None) -> Artifact:
         """Writes the file under the first free name: stem.suffix, stem-2.suffix, …"""
-        ending = "." + suffix.removeprefix(".")
+        ending = "." + suffix.removeprefix(".") if suffix else ""
         async with self._turn:
             for number in range(1, MOST_NAMES):
                 name = self._workspace.name(f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}")

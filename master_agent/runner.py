@@ -1,7 +1,7 @@
 """From one Step and what it is given to its StepResult: for a step of an agent, and for a step of a tool."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ from master_agent.codefiles import code_files
 from master_agent.context import Boundaries, Inputs, fill_arguments, fill_prompt, tell, tell_files
 from master_agent.converse import Outcome, converse, with_last
 from master_agent.errors import MasterAgentError, StepError
+from master_agent.hosted import Kept
 from master_agent.limits import Limits
 from master_agent.plan import AgentStep, Step, ToolStep
 from master_agent.prompts import Prompts
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.threads import AgentSpec, Call, CallOptions, ModelToolCall, Thread, ToolSpec, UserTurn, Wire
-from master_agent.tools import Tool, ToolCall, ToolOutput, Use
+from master_agent.tools import Files, Tool, ToolCall, ToolOutput, Use
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Carries out steps. What is added around requests and tools is in `call` and `use` already."""
+    """Carries out steps. What is added around requests and tools is in `call` and `use` already.
+
+    `files_for` gives what saves for a step the files that its model's server has made.
+    """
 
     wire: Wire
     call: Call
@@ -33,6 +37,7 @@ class Runner:
     prompts: Prompts
     boundaries: Boundaries
     limits: Limits
+    files_for: Callable[[str | None], Files]
     given: tuple[Attachment, ...] = ()
     stream: bool = True
 
@@ -64,6 +69,7 @@ class Runner:
 
     async def _agent_step(self, step: AgentStep, inputs: Inputs) -> StepResult:
         agent = self.agents[step.agent]
+        self._check_hosted(agent)
         prompt = self.prompts.fill(
             "step",
             instructions=self._instructions(agent),
@@ -83,6 +89,8 @@ class Runner:
         self, step: AgentStep, agent: Agent, thread: Thread, turn: UserTurn, inputs: Inputs
     ) -> StepResult:
         seconds = min(agent.limits.seconds or self.limits.call_seconds, self.limits.call_seconds)
+        kept = Kept(self.files_for, step.id)
+        call = kept.around(self.call)
         options = CallOptions(agent=agent.name, step=step.id, timeout=seconds, stream=self.stream)
         turns = agent.limits.turns or self.limits.turns
 
@@ -94,7 +102,7 @@ class Runner:
         outcome = await converse(
             thread,
             turn,
-            call=self.call,
+            call=call,
             use=self.use,
             options=options,
             make=make,
@@ -102,19 +110,19 @@ class Runner:
             finish=frozenset(agent.finish),
         )
         if agent.output == "data":
-            outcome, data = await self._data(agent, thread, outcome, options)
+            outcome, data = await self._data(agent, thread, outcome, options, call)
         else:
             data = _files(outcome.text, step.id) if agent.output == "files" else {}
         return StepResult(
             status="done",
             agent=agent.name,
-            text=outcome.text,
-            data={**_merged(outcome.outputs), **data},
-            artifacts=_artifacts(outcome.outputs),
+            text=outcome.text if agent.output == "data" else kept.told(outcome.text),
+            data={**kept.data, **_merged(outcome.outputs), **data},
+            artifacts=_artifacts(outcome.outputs, kept.artifacts),
         )
 
     async def _data(
-        self, agent: Agent, thread: Thread, outcome: Outcome, options: CallOptions
+        self, agent: Agent, thread: Thread, outcome: Outcome, options: CallOptions, call: Call
     ) -> tuple[Outcome, dict[str, JsonValue]]:
         """The JSON that the agent's schema asks for; asked for once more when it does not follow it."""
         assert agent.schema is not None
@@ -125,7 +133,7 @@ class Runner:
             again = await converse(
                 thread,
                 turn,
-                call=self.call,
+                call=call,
                 use=self.use,
                 options=replace(options, turn=outcome.turns + 1),
                 make=lambda asked: ToolCall(asked.id, f"{asked.name} (not now)", asked.arguments, options.step),
@@ -136,6 +144,16 @@ class Runner:
         if fault is not None:
             raise StepError(f"the answer does not follow the agent's output schema: {fault}", type="wrong_output")
         return outcome, json.loads(_unfenced(outcome.text))
+
+    def _check_hosted(self, agent: Agent) -> None:
+        """StepError where a tool that the agent needs is run by no server on this wire."""
+        missing = [name for name in agent.hosted if name not in self.wire.capabilities.hosted_tools]
+        if missing:
+            raise StepError(
+                f"the agent {agent.name} needs {', '.join(missing)}, which the wire {self.wire.name} does not offer",
+                hint="Servers that run such tools are spoken to with --wire responses.",
+                type="settings",
+            )
 
     def _context(self, inputs: Inputs) -> str:
         """What the user gave, and what the step builds on, as data."""
@@ -158,6 +176,7 @@ class Runner:
             max_output_tokens=agent.limits.output_tokens,
             tools=tuple(self._tool_spec(name, name in agent.finish) for name in agent.tools),
             output=agent.schema,
+            hosted=agent.hosted,
         )
 
     def _tool_spec(self, name: str, finish: bool) -> ToolSpec:
@@ -178,9 +197,10 @@ def _merged(outputs: tuple[ToolOutput, ...]) -> dict[str, JsonValue]:
     return merged
 
 
-def _artifacts(outputs: tuple[ToolOutput, ...]) -> tuple[Artifact, ...]:
-    """The files that were made, each path once, as it was left."""
-    return tuple({artifact.path: artifact for output in outputs for artifact in output.artifacts}.values())
+def _artifacts(outputs: tuple[ToolOutput, ...], kept: Iterable[Artifact]) -> tuple[Artifact, ...]:
+    """The files that tools here and at the server made, each path once, as it was left."""
+    made = [artifact for output in outputs for artifact in output.artifacts]
+    return tuple({artifact.path: artifact for artifact in (*made, *kept)}.values())
 
 
 def _unfenced(text: str) -> str:

@@ -21,7 +21,7 @@ LAYERS = [
     ["master"],
     ["planner", "dispatcher", "runner", "aggregator"],
     ["layers"],
-    ["converse", "answers"],
+    ["converse", "answers", "hosted"],
     ["tools"],
     ["threads", "images", "codefiles"],
     ["fetch", "run_files", "openai_server"],

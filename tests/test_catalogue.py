@@ -31,6 +31,7 @@ description: Writes poems.
 when: A poem is wanted.
 tools: [read_file, write_file]
 finish: [write_file]
+hosted: [web_search]
 model: some-model
 temperature: 0.5
 output: files
@@ -47,6 +48,7 @@ limits:
         when="A poem is wanted.",
         tools=("read_file", "write_file"),
         finish=("write_file",),
+        hosted=("web_search",),
         model="some-model",
         temperature=0.5,
         output="files",
@@ -104,6 +106,8 @@ def test_lines_may_end_as_on_windows_and_a_byte_order_mark_may_stand_before(tmp_
         ("description: d\ntools: read_file", "tools: expected a list of names, found 'read_file'"),
         ("description: d\ntools: [1]", "tools: expected a list of names, found [1]"),
         ("description: d\nfinish: [read_file]", 'finish: "read_file" is not among the tools of this agent'),
+        ("description: d\nhosted: [web_serch]", 'hosted: no hosted tool "web_serch"; did you mean "web_search"?'),
+        ("description: d\nhosted: web_search", "hosted: expected a list of names, found 'web_search'"),
         ("description: d\ntemperature: 3", "temperature: expected a number from 0 to 2, found 3"),
         ("description: d\ntemperature: true", "temperature: expected a number from 0 to 2, found True"),
         ("description: d\ntemperature: .nan", "temperature: expected a number from 0 to 2, found nan"),

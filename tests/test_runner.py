@@ -16,7 +16,7 @@ from master_agent.results import StepResult
 from master_agent.runner import Runner
 from master_agent.threads import CallRequest, Reply
 from master_agent.threads.scripted import Scripted, read_script
-from master_agent.tools import ToolCall, ToolOutput
+from master_agent.tools import Files, ToolCall, ToolOutput
 from tests.conftest import ROOT, says
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -37,9 +37,12 @@ def counted(*answers: Mapping[str, Any]) -> tuple[StepResult, list[CallRequest]]
     async def use(call: ToolCall) -> ToolOutput:
         raise AssertionError("no tool is there to be used")
 
+    def files_for(step: str | None) -> Files:
+        raise AssertionError("nothing is there to be saved")
+
     wire = Scripted(read_script("\n".join(json.dumps(answer) for answer in answers), source="test"))
     prompts, mark = Prompts(ROOT / "prompts"), Boundaries("data-ab12")
-    runner = Runner(wire, call, use, {"counter": COUNTER}, {}, prompts, mark, Limits())
+    runner = Runner(wire, call, use, {"counter": COUNTER}, {}, prompts, mark, Limits(), files_for)
     return asyncio.run(runner.perform(AgentStep(id="a", agent="counter", prompt="x"), Inputs())), requests
 
 

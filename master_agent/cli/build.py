@@ -165,13 +165,13 @@ async def master(
             with journal:
                 policy = RetryPolicy(attempts=settings.attempts)
                 call = layers.retried(layers.asked(journal, wire.name, chosen.agents), policy)
-                context = _tool_context(settings, workspace, fetcher, boundaries, journal)
+                run_files = _run_files(workspace, journal)
+                context = _tool_context(settings, workspace, fetcher, boundaries, run_files)
                 tools = team.tools
-                use = layers.written_down(
-                    layers.settled(layers.in_time(running(tools, context), tools)), journal, tools
-                )
+                use = layers.settled(layers.in_time(running(tools, context), tools))
+                use = checked(tools, layers.written_down(use, journal, tools))
                 runner = Runner(
-                    wire, call, checked(tools, use), team.agents, tools, prompts, boundaries, limits, order.given
+                    wire, call, use, team.agents, tools, prompts, boundaries, limits, run_files.for_step, order.given
                 )
                 options = CallOptions(agent="planner", timeout=settings.call_timeout)
                 planner = Planner(
@@ -218,14 +218,17 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _tool_context(
-    settings: Settings, workspace: Workspace, fetcher: Fetcher, boundaries: Boundaries, journal: Journal
-) -> Callable[[ToolCall], ToolContext]:
+def _run_files(workspace: Workspace, journal: Journal) -> RunFiles:
     async def report(artifact: Artifact, before: bytes | None, step: str | None) -> None:
         blobs = {} if before is None else {hashlib.sha256(before).hexdigest(): before}
         await journal.append(FileChanged(step=step, file=artifact, before=next(iter(blobs), None)), blobs)
 
-    run_files = RunFiles(workspace, report)
+    return RunFiles(workspace, report)
+
+
+def _tool_context(
+    settings: Settings, workspace: Workspace, fetcher: Fetcher, boundaries: Boundaries, run_files: RunFiles
+) -> Callable[[ToolCall], ToolContext]:
     made: list[ImageProvider] = []
 
     def images() -> ImageProvider:

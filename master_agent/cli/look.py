@@ -160,6 +160,7 @@ def _agent_data(agent: Agent) -> dict[str, Any]:
         "when": agent.when,
         "tools": list(agent.tools),
         "finish": list(agent.finish),
+        "hosted": list(agent.hosted),
         "model": agent.model,
         "temperature": agent.temperature,
         "output": agent.schema if agent.output == "data" else agent.output,
@@ -170,7 +171,8 @@ def _agent_data(agent: Agent) -> dict[str, Any]:
 def _agent_row(agent: Agent) -> tuple[str, ...]:
     assert agent.source is not None
     own = not agent.source.is_relative_to(builtin("agents"))
-    return agent.name, agent.description, ", ".join(agent.tools) or "none", str(agent.source) if own else "built in"
+    tools = ", ".join([*agent.tools, *(f"{name} (hosted)" for name in agent.hosted)])
+    return agent.name, agent.description, tools or "none", str(agent.source) if own else "built in"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

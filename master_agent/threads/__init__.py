@@ -133,10 +133,22 @@ class ModelToolCall:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A page of the web that an answer cites."""
+
+    title: str
+    url: str
+
+    def to_data(self) -> dict[str, JsonValue]:
+        return {"title": self.title, "url": self.url}
+
+
+@dataclass(frozen=True)
 class Reply:
     """The answer to one turn. `reason` says why a run is incomplete, failed or was refused.
 
-    `files` are what tools that the server ran have made.
+    `files` are what tools that the server ran have made, in order; a picture that was generated has the name "", for
+    nobody gave it one. `lost` says of each file that could not be had why. `sources` are cited pages, each once.
     """
 
     status: RunStatus
@@ -146,6 +158,8 @@ class Reply:
     remote_id: str | None = None
     reason: str | None = None
     files: tuple[Attachment, ...] = ()
+    lost: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)

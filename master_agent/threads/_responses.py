@@ -100,6 +100,11 @@ class Answer:
         return _string(self.response.get("id")) or None
 
     @property
+    def items(self) -> tuple[Item, ...]:
+        """All items of the response."""
+        return self._output()
+
+    @property
     def usage(self) -> Usage | None:
         """What the response cost, as far as the server tells."""
         return usage_of(self.response.get("usage"))

@@ -92,6 +92,10 @@ class OneRequestWire:
             self._client = self.server.client(*self._account)
         return self._client
 
+    def idle(self, body: dict[str, Any]) -> float:  # noqa: ARG002
+        """How long the stream that answers such a request may be silent, in seconds."""
+        return self._idle_timeout
+
     def check(self, agent: AgentSpec, state: ThreadState | None) -> None:
         """ModelError when the conversation began on another wire."""
         if state is not None and state.wire != self.name:
@@ -145,7 +149,7 @@ class OneRequestWire:
             if "json" in kind or "html" in kind:  # a server that cannot stream, or something else in its place
                 answer.whole(await self.server.bounded(stream.response.aread(), deadline))
                 return
-            idle = min(self._idle_timeout, seconds)
+            idle = min(self.idle(body), seconds)
             async with aclosing(self._read(stream, deadline, idle, answer)) as pieces:
                 async for piece in pieces:
                     yield piece

@@ -7,6 +7,7 @@ A server carries over what was said, but neither instructions nor tools, so both
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads import _hosted as hosted
 from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._openai import Deadline, RefusedRequestError, Said, read_said, request_options, sendable
 from master_agent.threads._responses import Answer, Item
@@ -50,7 +52,8 @@ class Responses(OneRequestWire):
     it all the same, and the next attempt repeats its turn there; the chain of responses has no such trouble. "none":
     on this side, and the server is asked to keep nothing.
 
-    `idle_timeout` is the longest silence within a stream, in seconds. A `client` given is closed with the wire.
+    `idle_timeout` is the longest silence within a stream, in seconds, of an agent without hosted tools; those may take
+    all the time there is without a word. A `client` given is closed with the wire.
     Nothing but the arguments is looked at: no key, address, organisation or project of the environment.
     """
 
@@ -74,7 +77,7 @@ class Responses(OneRequestWire):
             api_key,
             base_url,
             model,
-            capabilities=capabilities,
+            capabilities=capabilities or Capabilities(hosted_tools=frozenset(hosted.TOOLS)),
             client=client,
             idle_timeout=idle_timeout,
             organization=organization,
@@ -108,8 +111,8 @@ class Responses(OneRequestWire):
             body[_HELD[self.store]] = held
         if agent.instructions:
             body["instructions"] = sendable(agent.instructions)
-        if agent.tools:
-            body["tools"] = [_tool(tool, able) for tool in agent.tools]
+        if tools := [*(_tool(tool, able) for tool in agent.tools), *hosted.asked_for(agent.hosted)]:
+            body["tools"] = tools
         if agent.output is not None and able.schema != "none":
             body["text"] = {"format": _format(agent, able)}
         if agent.temperature is not None and accepted.takes("temperature"):
@@ -119,10 +122,24 @@ class Responses(OneRequestWire):
         if accepted.takes("prompt_cache_key"):
             body["prompt_cache_key"] = _cache_key(agent, model)
         if self.store == "none" and accepted.takes("include"):
-            body["include"] = ["reasoning.encrypted_content"]
-        if options.stream and able.stream and (able.stream_with_tools or not agent.tools):
+            outputs = [hosted.OUTPUTS] if "code_interpreter" in agent.hosted else []
+            body["include"] = ["reasoning.encrypted_content", *outputs]
+        if options.stream and able.stream and (able.stream_with_tools or not tools):
             body["stream"] = True
         return body
+
+    def idle(self, body: dict[str, Any]) -> float:
+        """As long as the request may take where the server runs tools, for it says nothing meanwhile."""
+        runs = any(tool["type"] in hosted.TOOLS for tool in body.get("tools", ()))
+        return math.inf if runs else super().idle(body)
+
+    async def with_left(self, reply: Reply, answer: Answer, seconds: float) -> Reply:
+        """The reply with what the server's tools have left; their files are fetched within so many seconds."""
+        seconds = min(seconds, hosted.FETCHING)
+        deadline = Deadline.after(seconds, f"did not give it within {seconds:g} s")
+        return await hosted.with_left(
+            reply, answer.items, lambda file: hosted.fetched(self.client(), self.server, file, deadline)
+        )
 
     async def start_conversation(self, seconds: float) -> str:
         """The id of a new, empty Conversation; ModelError when the server makes none."""
@@ -162,6 +179,9 @@ class Responses(OneRequestWire):
             return ModelError(
                 error.message, type="bad_request", hint=" ".join(part for part in (self.server.hint(), hint) if part)
             )
+        if isinstance(error, RefusedRequestError) and (tool := hosted.refused(body, error.complaint)):
+            hint = f"This server or model does not run {tool}: name another model, or take it out of `hosted`."
+            return ModelError(error.message, type="bad_request", hint=hint)
         told = super().explained(error, body)
         if told is error and isinstance(error, RefusedRequestError) and _about_keeping(error.complaint):
             hint = "This server or account does not keep what was said: try --thread-store none."
@@ -201,6 +221,8 @@ class ResponsesThread:
                 yield TextPiece(piece)
         taken = {item["call_id"] for item in self.state.items if item.get("type") == "function_call"}
         reply, made = answer.reply(taken if wire.store == "none" else None)
+        if self.agent.hosted:
+            reply = await wire.with_left(reply, answer, options.timeout)
         self._remember(asked, made, answer, reply)
         yield reply
 
@@ -279,7 +301,7 @@ def _format(agent: AgentSpec, able: Capabilities) -> Mapping[str, Any]:
 def _cache_key(agent: AgentSpec, model: str) -> str:
     """The same for all requests that begin alike, so that they meet in one cache, whatever process makes them."""
     tools = [[tool.name, tool.description, dict(tool.parameters)] for tool in agent.tools]
-    beginning = json.dumps([model, agent.instructions, tools], sort_keys=True)
+    beginning = json.dumps([model, agent.instructions, tools, sorted(agent.hosted)], sort_keys=True)
     return hashlib.sha256(beginning.encode()).hexdigest()[:32]
 
 

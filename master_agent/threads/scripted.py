@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from master_agent.catalogue import HOSTED
 from master_agent.errors import ErrorType, ModelError, SettingsError
 from master_agent.results import Usage
 from master_agent.threads import (
@@ -144,7 +145,7 @@ class Scripted:
     """The wire of a script: no network, no key, no SDK."""
 
     name = "scripted"
-    capabilities = Capabilities()
+    capabilities = Capabilities(hosted_tools=frozenset(HOSTED))  # what they would leave is not scripted
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -124,7 +124,9 @@ class Stream:
 
     async def item(self, index: int, item: Body, deltas: Sequence[str] | None, gap: float) -> None:
         """All events of one item of the output."""
-        blank: dict[str, Body] = {"message": {"content": []}, "function_call": {"arguments": ""}}
+        blank: dict[str, Body] = {
+            "message": {"content": []}, "function_call": {"arguments": ""}, "image_generation_call": {"result": None},
+        }  # fmt: skip
         added = {**item, **blank.get(item["type"], {})} | ({"status": "in_progress"} if "status" in item else {})
         await self.send("response.output_item.added", output_index=index, item=added)
         where: Body = {"item_id": item["id"], "output_index": index}
@@ -146,6 +148,8 @@ class Stream:
         for delta in deltas if deltas is not None and name == "text" else part[name].splitlines(keepends=True):
             await self.send(f"{event}.delta", **where, delta=delta, **extra)
             await asyncio.sleep(gap)
+        for number, one in enumerate(part.get("annotations", ())):
+            await self.send("response.output_text.annotation.added", **where, annotation=one, annotation_index=number)
         await self.send(f"{event}.done", **where, **{name: part[name]}, **extra)
         await self.send("response.content_part.done", **where, part=part)
 
@@ -182,6 +186,8 @@ def _item(body: Body, number: int, place: int, item: Body) -> Body:
         made["call_id"] = f"call_{number}_{place}"
     if made["type"] == "reasoning" and ENCRYPTED not in body.get("include", ()):
         made["encrypted_content"] = None
+    if made["type"] == "code_interpreter_call" and "code_interpreter_call.outputs" not in body.get("include", ()):
+        made["outputs"] = None
     return made
 
 

@@ -9,6 +9,9 @@ from pydantic import TypeAdapter
 from tests.servers.chat import type_fault
 from tests.servers.loopback import Body
 
+FOLLOWING = ("reasoning", "function_call", "image_generation_call", "code_interpreter_call", "web_search_call")
+"""What may stand after reasoning beside a message."""
+
 Fault = tuple[int, str, str | None, str | None]
 """A refusal: status, message, parameter, code."""
 
@@ -76,7 +79,7 @@ def order_fault(before: Iterable[Body], new: Sequence[Body], *, stored: bool) ->
             told = f"Item with id '{item['id']}' not found. Items are not persisted when `store` is set to false."
             return 404, told, "input", None
         following = new[place + 1] if place + 1 < len(new) else {}
-        if following.get("type") not in ("reasoning", "function_call") and following.get("role") != "assistant":
+        if following.get("type") not in FOLLOWING and following.get("role") != "assistant":
             told = f"Item '{item['id']}' of type 'reasoning' was provided without its required following item."
             return 400, told, "input", None
     return None

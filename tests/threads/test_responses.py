@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from master_agent.catalogue import HOSTED
 from master_agent.errors import ModelError
 from master_agent.threads import (
     AgentSpec,
@@ -184,7 +185,7 @@ def test_the_wire_is_a_wire_and_opening_a_thread_asks_nothing() -> None:
         wire: Wire = Responses(KEY, server.base_url, MODEL, store="conversation")
         thread = await wire.open(AGENT)
         assert (wire.name, thread.agent, thread.state) == ("responses", AGENT, ThreadState("responses"))
-        assert wire.capabilities == Capabilities()
+        assert wire.capabilities == Capabilities(hosted_tools=frozenset(HOSTED))
         await thread.cancel()
         await wire.close()
 

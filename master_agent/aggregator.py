@@ -5,7 +5,10 @@ from master_agent.results import RunResult, RunStatus, StepResult
 
 
 def conclude(state: State) -> RunStatus:
-    """How a run ended, from its steps; one without a result is not done."""
+    """How a run ended, from its steps; one without a result is not done, one that a person must decide about waits."""
+    errors = [result.error for result in state.results.values() if result.status == "failed" and result.error]
+    if any(error.type == "effect_unverified" for error in errors):
+        return "waiting"
     steps = [step.id for step in state.plan.plan] if state.plan else list(state.results)
     usable = [step in state.results and state.results[step].usable for step in steps]
     if all(usable):

@@ -37,10 +37,15 @@ class Attachment:
         """The whole file as an address, as servers take pictures."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"
 
+    @property
+    def sha256(self) -> str:
+        """The hash of its bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
     def to_data(self) -> dict[str, JsonValue]:
         """What the journal keeps of it: everything but the bytes."""
-        digest = hashlib.sha256(self.content).hexdigest()
-        return {"name": self.name, "media_type": self.media_type, "bytes": len(self.content), "sha256": digest}
+        size = len(self.content)
+        return {"name": self.name, "media_type": self.media_type, "bytes": size, "sha256": self.sha256}
 
 
 def picture_type(content: bytes) -> str | None:

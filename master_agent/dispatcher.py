@@ -24,13 +24,17 @@ def go_on(_step: Step, result: StepResult) -> Decision:
 
 @dataclass
 class Dispatcher:
-    """Performs a plan once. `note` takes the events; `earlier` are results that stand already."""
+    """Performs a plan once. `note` takes the events; `earlier` are results that stand already.
+
+    `attempts` says how often a step was started before.
+    """
 
     plan: Plan
     perform: Perform
     note: Callable[[Event], object]
     concurrency: int = 4
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
     decide: Decide = go_on
     clock: Callable[[], float] = time.monotonic
 
@@ -86,20 +90,20 @@ class Dispatcher:
     async def _work(self, step: Step, group: asyncio.TaskGroup) -> None:
         began = self.clock()
         agent, tool = _who(step)
-        self.note(StepStarted(step=step.id, attempt=1, agent=agent, tool=tool))
+        attempt = self._attempt(step)
+        self.note(StepStarted(step=step.id, attempt=attempt, agent=agent, tool=tool))
         try:
             result = await self.perform(step, self._inputs(step))
         except asyncio.CancelledError:
-            seconds = self.clock() - began
             cancelled = _result(step, "cancelled", "cancelled while it ran")
-            self._finish(step, cancelled.model_copy(update={"seconds": seconds}))
+            self._finish(step, cancelled.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
             raise
         except Exception as bug:  # written down like any other end, then raised as itself
             error = ErrorInfo(type="bug", message=f"{type(bug).__name__}: {bug}")
             failed = StepResult(status="failed", reason=error.message, agent=agent, tool=tool, error=error)
-            self._finish(step, failed.model_copy(update={"seconds": self.clock() - began}))
+            self._finish(step, failed.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
             raise
-        self._finish(step, result.model_copy(update={"seconds": self.clock() - began}))
+        self._finish(step, result.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
         self._running.discard(step.id)
         self._graph.done(step.id)
         task = asyncio.current_task()
@@ -110,9 +114,12 @@ class Dispatcher:
 
     def _inputs(self, step: Step) -> Inputs:
         if self.plan.order == "sequence":  # everything earlier, which is in order already
-            return Inputs(dict(self._results), self.plan.params)
+            return Inputs(dict(self._results), self.plan.params, self._attempt(step))
         given = {need: self._results[need] for need in sorted(step.needs, key=self._place.__getitem__)}
-        return Inputs(given, self.plan.params)
+        return Inputs(given, self.plan.params, self._attempt(step))
+
+    def _attempt(self, step: Step) -> int:
+        return self.attempts.get(step.id, 0) + 1
 
     def _finish(self, step: Step, result: StepResult) -> None:
         self._results[step.id] = result

@@ -50,6 +50,7 @@ ErrorType = Literal[
     "wrong_arguments",
     "file_refused",
     "fetch_refused",
+    "effect_unverified",
     "missing_token",
     "image_failed",
     "cancelled",

@@ -32,12 +32,20 @@ class _Event(Contract):
 
 
 class RunStarted(_Event):
-    """A run began. `mark` is what its data boundaries are drawn with."""
+    """A run began. `mark` is what its data boundaries are drawn with.
+
+    `folder` is where it was started, `flags` the settings said on its command line, `given` the files given with it.
+    `planned`: a person gave the plan, which is the next event.
+    """
 
     type: Literal["run_started"] = "run_started"
     task: str | None = None
     params: dict[str, str] = Field(default_factory=dict)
     workspace: str | None = None
+    folder: str | None = None
+    flags: dict[str, JsonValue] = Field(default_factory=dict)
+    given: list[dict[str, JsonValue]] = Field(default_factory=list)
+    planned: bool = False
     mark: str = ""
     program: str = ""
 
@@ -46,6 +54,7 @@ class RunResumed(_Event):
     """A run that had ended or died goes on."""
 
     type: Literal["run_resumed"] = "run_resumed"
+    program: str = ""
 
 
 class PlanMade(_Event):
@@ -117,6 +126,15 @@ class ToolCalled(_Event):
     effects: list[str]
 
 
+class ToolProgressed(_Event):
+    """What a tool asked for has begun elsewhere, under a name by which it can be looked up."""
+
+    type: Literal["tool_progressed"] = "tool_progressed"
+    tool: str
+    asked: str | None = None
+    remote_id: str
+
+
 class ToolReturned(_Event):
     """A tool came back, with its output or with `error`."""
 
@@ -126,6 +144,7 @@ class ToolReturned(_Event):
     text: str = ""
     data: dict[str, JsonValue] = Field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
+    pictures: list[dict[str, JsonValue]] = Field(default_factory=list)
     usage: Usage = Usage()
     error: ErrorInfo | None = None
     seconds: float = 0.0
@@ -169,6 +188,7 @@ Event = (
     | ModelCalled
     | ModelReplied
     | ToolCalled
+    | ToolProgressed
     | ToolReturned
     | FileChanged
     | StepFinished

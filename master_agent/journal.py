@@ -178,9 +178,16 @@ class Journal:
         except (sqlite3.Error, ValueError) as error:
             raise JournalError(f"the journal cannot be used: {error}", hint=ELSEWHERE) from None
 
-    def note(self, event: Event) -> Event:
+    def note(self, event: Event, blobs: Mapping[str, bytes] | None = None) -> Event:
         """Takes an event without waiting for the disk; returns it stamped."""
-        return self._take(event, None)
+        return self._take(event, None, blobs)
+
+    def blob(self, sha256: str) -> bytes:
+        """A content that was kept with an event; JournalError when it is not there."""
+        content = get_blob(self._connection, sha256)
+        if content is None:
+            raise JournalError(f"the journal has lost the content {sha256[:12]}…")
+        return content
 
     async def append(self, event: Event, blobs: Mapping[str, bytes] | None = None) -> Event:
         """Takes an event; returns it, stamped, when it is on the disk. JournalError when it cannot be.

@@ -116,22 +116,30 @@ def written_down(
         except asyncio.CancelledError:
             journal.note(ToolReturned(**who, tool=call.tool, asked=call.id, error=CANCELLED, seconds=clock() - began))
             raise
-        journal.note(
-            ToolReturned(
-                **who,
-                tool=call.tool,
-                asked=call.id,
-                text=output.text,
-                data=output.data,
-                artifacts=output.artifacts,
-                usage=output.usage,
-                error=output.error,
-                seconds=clock() - began,
-            )
-        )
+        note_output(journal, call, output, who, clock() - began)
         return output
 
     return use_and_write
+
+
+def note_output(
+    journal: Journal, call: ToolCall, output: ToolOutput, who: Where | None = None, seconds: float = 0.0
+) -> None:
+    """Writes down what came of a tool; pictures that it shows are kept with it."""
+    who = who or Where(step=call.step, attempt=call.inputs.attempt, call="collected")
+    event = ToolReturned(
+        **who,
+        tool=call.tool,
+        asked=call.id,
+        text=output.text,
+        data=output.data,
+        artifacts=output.artifacts,
+        pictures=[picture.to_data() for picture in output.pictures],
+        usage=output.usage,
+        error=output.error,
+        seconds=seconds,
+    )
+    journal.note(event, {picture.sha256: picture.content for picture in output.pictures})
 
 
 def settled(use: Use) -> Use:

@@ -9,7 +9,7 @@ from master_agent.aggregator import conclude, project
 from master_agent.context import Perform
 from master_agent.dispatcher import Dispatcher
 from master_agent.errors import MasterAgentError
-from master_agent.events import PlanMade, RunFinished, RunStarted
+from master_agent.events import PlanMade, RunFinished, RunResumed, RunStarted
 from master_agent.journal import Journal
 from master_agent.limits import Limits, TimeBudget
 from master_agent.plan import Plan
@@ -46,10 +46,12 @@ class Master:
     approve: Approve
     journal: Journal
     limits: Limits
-    started: RunStarted
+    started: RunStarted | RunResumed
     why_cancelled: Callable[[], ErrorInfo]
     files: Callable[[], list[tuple[str, int]]] = list
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict)
 
     async def run_task(self, task: str, params: Mapping[str, str]) -> RunResult:
         """A task in words: plan, approve, dispatch, gather."""
@@ -63,6 +65,17 @@ class Master:
         """A plan that a person wrote: approve, dispatch, gather."""
         async with self._run() as (ended, budget):
             self.journal.note(PlanMade(plan=plan, by="user", earlier=dict(self.earlier)))
+            ended.append(await self._run_approved(plan, budget))
+        return project(self.journal.state)
+
+    async def resume(self) -> RunResult:
+        """A run that ended early: on from where its journal ends."""
+        state = self.journal.state
+        async with self._run() as (ended, budget):
+            plan = state.plan
+            if plan is None:
+                async with budget.spend():
+                    plan = await self._make_plan(state.task or "", state.params)
             ended.append(await self._run_approved(plan, budget))
         return project(self.journal.state)
 
@@ -89,7 +102,12 @@ class Master:
                 if approved != plan:
                     self.journal.note(PlanMade(plan=approved, by="user"))
                 dispatcher = Dispatcher(
-                    approved, self.perform, self.journal.note, self.limits.concurrency, self.earlier
+                    approved,
+                    self.perform,
+                    self.journal.note,
+                    self.limits.concurrency,
+                    self.earlier,
+                    self.attempts,
                 )
                 async with budget.spend():
                     await dispatcher.run()
@@ -97,8 +115,8 @@ class Master:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[tuple[list[RunStatus], TimeBudget]]:
-        """From run_started to exactly one run_finished, whatever happens in between."""
-        await self.journal.append(self.started)
+        """From run_started or run_resumed to exactly one run_finished, whatever happens in between."""
+        await self.journal.append(self.started, self.contents)
         ended: list[RunStatus] = []
         error: ErrorInfo | None = None
         try:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from master_agent.answers import find_plan
@@ -12,6 +12,7 @@ from master_agent.context import Boundaries, tell_files
 from master_agent.errors import PlanError, PlanningError
 from master_agent.plan import Plan, check
 from master_agent.prompts import Prompts
+from master_agent.remember import Memory
 from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Thread, UserTurn, Wire
 from master_agent.tools import Tool
 
@@ -32,6 +33,7 @@ class Planner:
     model: str | None = None
     repairs: int = 1
     given: tuple[Attachment, ...] = ()
+    memory: Memory = field(default_factory=lambda: Memory({}, ""))
 
     async def make(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]] = ()) -> Plan:
         """The plan for a task; `files` are the names and sizes in bytes of what is in the workspace.
@@ -40,7 +42,7 @@ class Planner:
         """
         prompt = self._prompt(task, params, files)
         spec = AgentSpec("planner", prompt.instructions, self.model, output=plan_schema(self.agents, self.tools))
-        thread = await self.wire.open(spec)
+        thread = await self.wire.open(spec, self.memory.thread(None))
         turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
         try:
             return await self._ask(thread, turn, task, params)

@@ -1,7 +1,8 @@
 """From what tools want saved to files in the workspace, each reported to its run before it changes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,23 @@ Report = Callable[[Artifact, bytes | None, str | None], Awaitable[None]]
 class RunFiles:
     """The files of one run. It knows which paths this run made; `made` are those of its earlier processes.
 
+    `written` gives the path under which an earlier process wrote a content, by step and SHA-256: what is saved again
+    under a new name gets that one again.
+
     Saves come one after the other, so that what was there before is true when it is reported.
     """
 
-    def __init__(self, workspace: Workspace, report: Report, made: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        report: Report,
+        made: Collection[str] = (),
+        written: Mapping[tuple[str | None, str], str] | None = None,
+    ) -> None:
         self._workspace = workspace
         self._report = report
         self._made = set(made)
+        self._written = dict(written or {})
         self._turn = asyncio.Lock()
 
     def for_step(self, step_id: str | None) -> "StepFiles":
@@ -49,6 +60,9 @@ class RunFiles:
         """Writes the file under the first free name: stem.suffix, stem-2.suffix, …"""
         ending = "." + suffix.removeprefix(".") if suffix else ""
         async with self._turn:
+            again = self._written.pop((step, hashlib.sha256(content).hexdigest()), None)
+            if again is not None and self._workspace.digest(again) in (None, hashlib.sha256(content).hexdigest()):
+                return await _unbroken(self._write(again, content, step, replace=True))
             for number in range(1, MOST_NAMES):
                 name = self._workspace.name(f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}")
                 if not self._workspace.exists(name):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -17,6 +17,7 @@ from master_agent.hosted import Kept
 from master_agent.limits import Limits
 from master_agent.plan import AgentStep, Step, ToolStep
 from master_agent.prompts import Prompts
+from master_agent.remember import Memory
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.threads import AgentSpec, Call, CallOptions, ModelToolCall, Thread, ToolSpec, UserTurn, Wire
 from master_agent.tools import Files, Tool, ToolCall, ToolOutput, Use
@@ -39,6 +40,7 @@ class Runner:
     limits: Limits
     files_for: Callable[[str | None], Files]
     given: tuple[Attachment, ...] = ()
+    memory: Memory = field(default_factory=lambda: Memory({}, ""))
     stream: bool = True
 
     async def perform(self, step: Step, inputs: Inputs) -> StepResult:
@@ -78,7 +80,7 @@ class Runner:
             context=self._context(inputs),
         )
         turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
-        thread = await self.wire.open(self._spec(agent, prompt.instructions))
+        thread = await self.wire.open(self._spec(agent, prompt.instructions), self.memory.thread(step.id))
         try:
             return await self._converse(step, agent, thread, turn, inputs)
         except BaseException:
@@ -92,7 +94,8 @@ class Runner:
         kept = Kept(self.files_for, step.id)
         call = kept.around(self.call)
         options = CallOptions(agent=agent.name, step=step.id, timeout=seconds, stream=self.stream)
-        turns = agent.limits.turns or self.limits.turns
+        # What is remembered costs no request, and so no turn of the limit.
+        turns = (agent.limits.turns or self.limits.turns) + self.memory.turns(step.id)
 
         def make(asked: ModelToolCall) -> ToolCall:
             # A tool that the agent was not given is unknown to it, whatever it has heard elsewhere.

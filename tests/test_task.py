@@ -294,6 +294,22 @@ def test_a_run_goes_on_from_a_step_with_an_earlier_result(cli: Cli, landing: str
     assert (cli.folder / "index.html").read_text() == "<p>darker</p>\n"
 
 
+def test_from_a_step_on_nothing_else_is_run(cli: Cli) -> None:
+    needs = {"a": [], "b": [], "c": ["b"]}
+    steps = [{"id": name, "agent": "code", "prompt": "Hi", "needs": need} for name, need in needs.items()]
+    (cli.home / "result.json").write_text(
+        json.dumps({"kind": "result", "status": "partial", "results": {"b": {"status": "done", "text": "B"}}})
+    )
+
+    ran = cli(
+        *("run", cli.plan(*steps), "--from", "c", "--context", str(cli.home / "result.json"), "--json"),
+        cli.script(says("C.", step="c")),
+    )
+
+    assert ran.code == 0, ran.out
+    assert {name: result["status"] for name, result in ran.json["results"].items()} == {"b": "reused", "c": "done"}
+
+
 def test_a_result_object_is_taken_as_a_plan(cli: Cli, landing: str) -> None:
     first = cli("Make a landing page", landing, OFFLINE, "--yes", "--json")
     (cli.folder / "index.html").unlink()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import TyperException
 
-from master_agent.cli import arguments, demo, doctor, exit_codes, init, look, streams, work
+from master_agent.cli import arguments, demo, doctor, exit_codes, history, init, look, streams, work
 from master_agent.cli.options import Options
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.results import ErrorInfo, RunResult, RunStatus
@@ -38,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 work.add_to(app)
+history.add_to(app)
 look.add_to(app)
 doctor.add_to(app)
 init.add_to(app)

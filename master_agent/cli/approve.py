@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -11,9 +11,11 @@ from typing import TextIO
 from master_agent import plan as plans
 from master_agent.cli.build import Team, image_provider, no_pictures
 from master_agent.errors import PlanError
+from master_agent.events import ToolCalled
 from master_agent.master import Approved, Declined, Later
 from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
+from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
 from master_agent.settings import Settings
 
@@ -101,6 +103,25 @@ class Asking:
                     return Declined()
                 case "e" | "edit":
                     plan = await self._edit(plan)
+
+    def unverified(self, said: Unverified | None) -> Callable[[ToolCalled], Awaitable[Unverified]]:
+        """Who decides about an effect that nobody can look up: what was said before, else the person, else later."""
+
+        async def decide(called: ToolCalled) -> Unverified:
+            if said is not None:
+                return said
+            if not (self.stdin.isatty() and self.stderr.isatty()):
+                return "later"
+            arguments = ", ".join(f"{name}={value!r}" for name, value in called.arguments.items())
+            self.reporter.notice(f"{called.step}: {called.tool}({arguments}) was begun and may have been done.")
+            match (await self._ask("Do it again? [y]es / [n]o, leave it / [l]ater: ")).strip().lower():
+                case "y" | "yes":
+                    return "retry"
+                case "n" | "no":
+                    return "skip"
+            return "later"
+
+        return decide
 
     async def _ask(self, question: str) -> str:
         self.reporter.pause()

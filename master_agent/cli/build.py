@@ -3,26 +3,31 @@
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import JsonValue
+
 from master_agent import __version__, layers
 from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent, load_agents
 from master_agent.cli import models
+from master_agent.cli.models import Models
 from master_agent.context import Boundaries, draw_mark
 from master_agent.errors import ImageError
-from master_agent.events import Event, FileChanged, RunStarted
+from master_agent.events import Event, FileChanged, RunResumed, RunStarted, ToolCalled, ToolProgressed
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
 from master_agent.journal import Journal
 from master_agent.limits import Limits
 from master_agent.master import Approve, Master
+from master_agent.past import pasts
 from master_agent.planner import Planner
 from master_agent.prompts import Prompts
+from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
 from master_agent.run_files import RunFiles
@@ -32,6 +37,7 @@ from master_agent.threads import CallOptions
 from master_agent.tools import Tool, ToolCall, ToolContext, checked, load_tools, running
 from master_agent.workspace import Workspace
 
+PROGRAM = f"master-agent {__version__}"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -52,6 +58,7 @@ class Order:
     planner: bool = True
     asks_models: bool = True
     given: tuple[Attachment, ...] = ()
+    resume: str | None = None
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
 
 
@@ -140,72 +147,136 @@ def make_images(settings: Settings, fetcher: Fetcher) -> ImageProvider:
     return Placeholder()
 
 
+@dataclass(frozen=True)
+class People:
+    """Who is asked and told: about the plan, about effects that nobody can look up, and of choices made."""
+
+    approve: Approve
+    unverified: Callable[[ToolCalled], Awaitable[Unverified]]
+    say: Callable[[str], None]
+    listeners: tuple[Callable[[Event], None], ...] = ()
+
+
 @asynccontextmanager
 async def master(
+    settings: Settings, team: Team, order: Order, people: People, why_cancelled: Callable[[], ErrorInfo]
+) -> AsyncIterator[Master]:
+    """A master with all it needs, for one run; everything is let go at the end."""
+    with Workspace(settings.workspace) as workspace:
+        chosen = await models.choose(settings) if order.asks_models else models.nobody()
+        of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
+        people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
+        fetcher = Fetcher(allowed_hosts(settings))
+        try:
+            with _journal(settings, order, people) as journal:
+                yield _master(settings, team, order, people, why_cancelled, journal, workspace, chosen, fetcher)
+                if journal.state.status != "done":
+                    chosen.wire.keep_threads()  # the run may be resumed
+        finally:
+            await chosen.wire.close()
+            await fetcher.close()
+
+
+def _journal(settings: Settings, order: Order, people: People) -> Journal:
+    database = state_folder(settings) / "journal.db"
+    run_id = order.resume or new_run_id()
+    return Journal(database, run_id, listeners=people.listeners, resume=order.resume is not None)
+
+
+def _master(
     settings: Settings,
     team: Team,
     order: Order,
-    *,
-    approve: Approve,
-    listeners: Iterable[Callable[[Event], None]],
+    people: People,
     why_cancelled: Callable[[], ErrorInfo],
-    say: Callable[[str], None],
-) -> AsyncIterator[Master]:
-    """A master with all it needs, for one run; everything is let go at the end. `say` hears of choices made."""
-    boundaries = Boundaries(draw_mark())
+    journal: Journal,
+    workspace: Workspace,
+    chosen: Models,
+    fetcher: Fetcher,
+) -> Master:
+    began = next((event for event in journal.history if isinstance(event, RunStarted)), None)
+    boundaries = Boundaries(began.mark if began else draw_mark())
     prompts = Prompts(builtin("prompts"))
     limits = _limits(settings)
-    with Workspace(settings.workspace) as workspace:
-        chosen = await models.choose(settings) if order.asks_models else models.nobody()
-        wire = chosen.wire
-        say(f"models: {chosen.why}; agents: {chosen.agents or 'its own'}, planner: {chosen.planner or 'its own'}")
-        fetcher = Fetcher(allowed_hosts(settings))
-        journal = Journal(state_folder(settings) / "journal.db", new_run_id(), listeners=listeners)
-        try:
-            with journal:
-                policy = RetryPolicy(attempts=settings.attempts)
-                call = layers.retried(layers.asked(journal, wire.name, chosen.agents), policy)
-                run_files = _run_files(workspace, journal)
-                context = _tool_context(settings, workspace, fetcher, boundaries, run_files)
-                tools = team.tools
-                use = layers.settled(layers.in_time(running(tools, context), tools))
-                use = checked(tools, layers.written_down(use, journal, tools))
-                runner = Runner(
-                    wire, call, use, team.agents, tools, prompts, boundaries, limits, run_files.for_step, order.given
-                )
-                options = CallOptions(agent="planner", timeout=settings.call_timeout)
-                planner = Planner(
-                    wire,
-                    call,
-                    prompts,
-                    team.agents,
-                    tools,
-                    boundaries,
-                    options,
-                    model=chosen.planner,
-                    repairs=settings.plan_repairs,
-                    given=order.given,
-                )
-                yield Master(
-                    planner=planner if order.planner else None,
-                    perform=layers.deadline(runner.perform, settings.step_timeout),
-                    approve=approve,
-                    journal=journal,
-                    limits=limits,
-                    started=RunStarted(
-                        task=order.task,
-                        params=dict(order.params),
-                        workspace=str(settings.workspace.resolve()),
-                        mark=boundaries.mark,
-                        program=f"master-agent {__version__}",
-                    ),
-                    why_cancelled=why_cancelled,
-                    files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
-                    earlier=order.earlier,
-                )
-        finally:
-            await wire.close()
-            await fetcher.close()
+    wire, tools = chosen.wire, team.tools
+    given = _given_before(began, journal) if began else order.given
+    memory = Memory(pasts(journal.history), wire.name)
+    run_files = _run_files(workspace, journal)
+    context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files)
+    policy = RetryPolicy(attempts=settings.attempts)
+    call = memory.calls(layers.retried(layers.asked(journal, wire.name, chosen.agents), policy))
+    used = layers.written_down(layers.settled(layers.in_time(running(tools, context), tools)), journal, tools)
+    remembered = RememberedUses(
+        checked(tools, used),
+        memory.pasts,
+        tools,
+        context=context,
+        blob=journal.blob,
+        decide=people.unverified,
+        collected=lambda call, output: layers.note_output(journal, call, output),
+    )
+    runner = Runner(
+        wire, call, remembered.use, team.agents, tools, prompts, boundaries, limits, run_files.for_step, given, memory
+    )
+    planner = Planner(
+        wire,
+        call,
+        prompts,
+        team.agents,
+        tools,
+        boundaries,
+        CallOptions(agent="planner", timeout=settings.call_timeout),
+        model=chosen.planner,
+        repairs=settings.plan_repairs,
+        given=given,
+        memory=memory,
+    )
+    state = journal.state
+    return Master(
+        planner=planner if order.planner else None,
+        perform=layers.deadline(runner.perform, settings.step_timeout),
+        approve=people.approve,
+        journal=journal,
+        limits=limits,
+        started=RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark),
+        why_cancelled=why_cancelled,
+        files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
+        earlier={name: r for name, r in state.results.items() if r.usable} if began else order.earlier,
+        attempts=memory.attempts(),
+        contents={file.sha256: file.content for file in order.given},
+    )
+
+
+def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
+    return RunStarted(
+        task=order.task,
+        params=dict(order.params),
+        workspace=str(settings.workspace.resolve()),
+        folder=str(Path.cwd()),
+        flags={name: _plain(getattr(settings, name)) for name, origin in settings.origins.items() if origin == "flag"},
+        given=[file.to_data() for file in order.given],
+        planned=not order.planner,
+        mark=mark,
+        program=PROGRAM,
+    )
+
+
+def _plain(value: object) -> JsonValue:
+    match value:
+        case tuple():
+            return list(value)
+        case int() | float() | str():
+            return value
+        case Path():
+            return str(value.resolve())
+    return str(value)
+
+
+def _given_before(began: RunStarted, journal: Journal) -> tuple[Attachment, ...]:
+    return tuple(
+        Attachment(str(kept["name"]), str(kept["media_type"]), journal.blob(str(kept["sha256"])))
+        for kept in began.given
+    )
 
 
 def _limits(settings: Settings) -> Limits:
@@ -223,21 +294,33 @@ def _run_files(workspace: Workspace, journal: Journal) -> RunFiles:
         blobs = {} if before is None else {hashlib.sha256(before).hexdigest(): before}
         await journal.append(FileChanged(step=step, file=artifact, before=next(iter(blobs), None)), blobs)
 
-    return RunFiles(workspace, report)
+    changes = [event for event in journal.history if isinstance(event, FileChanged)]
+    made = {change.file.path for change in changes}
+    written = {(change.step, change.file.sha256): change.file.path for change in changes}
+    return RunFiles(workspace, report, made, written)
 
 
 def _tool_context(
-    settings: Settings, workspace: Workspace, fetcher: Fetcher, boundaries: Boundaries, run_files: RunFiles
+    settings: Settings,
+    workspace: Workspace,
+    fetcher: Fetcher,
+    boundaries: Boundaries,
+    journal: Journal,
+    run_files: RunFiles,
 ) -> Callable[[ToolCall], ToolContext]:
-    made: list[ImageProvider] = []
+    provider: list[ImageProvider] = []
 
     def images() -> ImageProvider:
-        if not made:
-            made.append(make_images(settings, fetcher))
-        return made[0]
+        if not provider:
+            provider.append(make_images(settings, fetcher))
+        return provider[0]
 
     def context(call: ToolCall) -> ToolContext:
+        async def progressed(remote_id: str) -> None:
+            progress = ToolProgressed(step=call.step, tool=call.tool, asked=call.id, remote_id=remote_id)
+            await journal.append(progress)
+
         files = run_files.for_step(call.step)
-        return ToolContext(call.step, call.inputs, workspace, files, fetcher, images, boundaries)
+        return ToolContext(call.step, call.inputs, workspace, files, fetcher, images, boundaries, progressed)
 
     return context

@@ -57,5 +57,6 @@ def _of_failure(result: RunResult, error: ErrorType | None) -> int:
         return USAGE
     if error in _NO_MODEL:
         return NO_MODEL
-    failures = {r.error.type for r in result.results.values() if r.status == "failed" and r.error}
+    failed = [r for r in result.results.values() if r.status == "failed" and r.error]
+    failures = {r.error.type for r in failed if r.error and r.tool is None}
     return NO_MODEL if failures and failures.issubset(_NO_MODEL) else FAILED

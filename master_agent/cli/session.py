@@ -10,12 +10,12 @@ from pathlib import Path
 
 from master_agent.cli import build, exit_codes, streams
 from master_agent.cli.approve import Asking, maker
-from master_agent.cli.build import Order, Team
+from master_agent.cli.build import Order, People, Team
 from master_agent.cli.options import Options
 from master_agent.errors import ErrorType
-from master_agent.events import Event
 from master_agent.master import Master
 from master_agent.plan import Plan
+from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
 from master_agent.results import ErrorInfo, RunResult
 from master_agent.settings import Settings, config_folder, load
@@ -57,9 +57,13 @@ def settings_of(options: Options) -> Settings:
     return load(options.flags, os.environ, Path.cwd())
 
 
-def team() -> Team:
-    """The agents and tools of this user in the current folder."""
-    folders = [build.builtin("agents"), config_folder(os.environ) / "agents", Path.cwd() / ".master-agent" / "agents"]
+def team(folder: Path | None = None) -> Team:
+    """The agents and tools of this user in a folder, by default the current one."""
+    folders = [
+        build.builtin("agents"),
+        config_folder(os.environ) / "agents",
+        (folder or Path.cwd()) / ".master-agent" / "agents",
+    ]
     return build.team(folders)
 
 
@@ -77,8 +81,12 @@ def run(
     *,
     yes: bool,
     show: Callable[[RunResult], int] | None = None,
+    unverified: Unverified | None = None,
 ) -> int:
-    """Runs a story of the master, reports it and returns the exit code. `show` takes the place of the report."""
+    """Runs a story of the master, reports it and returns the exit code. `show` takes the place of the report.
+
+    `unverified` answers for the person what becomes of effects that nobody can look up.
+    """
     with streams.open_reporter(options, settings.log_file) as (reporter, listeners):
         for notice in settings.notices:
             reporter.notice(notice)
@@ -94,7 +102,8 @@ def run(
             environ=os.environ,
         )
         say = reporter.notice if options.verbose else _hear_nothing
-        result = asyncio.run(_run(settings, team, order, story, reporter, listeners, asking, say))
+        people = People(asking.approve, asking.unverified(unverified), say, tuple(listeners))
+        result = asyncio.run(_run(settings, team, order, story, people, Interruption(reporter)))
         reporter.close()
         if show is not None and result.status == "done":
             return show(result)
@@ -117,7 +126,7 @@ def _shower(reporter: Reporter, options: Options) -> Callable[[Plan, Sequence[st
 
 def _not_run(result: RunResult) -> int | None:
     """A plan that was not run: declined, or waiting for somebody, who gets it as JSON that `run` takes."""
-    if result.status == "waiting":
+    if result.status == "waiting" and not result.results:
         names = ("task", "params", "order", "plan")
         whole = result.model_dump_public()
         streams.print_json({"kind": "plan", "version": 1, **{name: whole[name] for name in names}})
@@ -135,24 +144,11 @@ async def _run(
     team: Team,
     order: Order,
     story: Callable[[Master], Awaitable[RunResult]],
-    reporter: Reporter,
-    listeners: list[Callable[[Event], None]],
-    asking: Asking,
-    say: Callable[[str], None],
+    people: People,
+    interruption: Interruption,
 ) -> RunResult:
-    interruption = Interruption(reporter)
-
     async def work() -> RunResult:
-        making = build.master(
-            settings,
-            team,
-            order,
-            approve=asking.approve,
-            listeners=listeners,
-            why_cancelled=interruption.why,
-            say=say,
-        )
-        async with making as master:
+        async with build.master(settings, team, order, people, interruption.why) as master:
             return await story(master)
 
     task = asyncio.create_task(work())

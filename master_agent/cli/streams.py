@@ -57,6 +57,11 @@ def write(text: str) -> None:
     sys.stdout.write(fitted(visible(text), encoding_of(sys.stdout)) + "\n")
 
 
+def write_json_line(line: str) -> None:
+    """A JSON value on one line of stdout."""
+    sys.stdout.write(safe_json(line, encoding_of(sys.stdout)) + "\n")
+
+
 def say(text: str) -> None:
     """A message for a person, on stderr."""
     sys.stderr.write(fitted(visible(text), encoding_of(sys.stderr)) + "\n")

@@ -124,6 +124,7 @@ def run(
     team = session.team()
     checked = read_plan(plan, team, _params(param))
     earlier = _earlier(checked, from_step, context)
+    checked = _part(checked, from_step, earlier)
     settings = session.settings_of(options)
     order = Order(
         task=checked.task,
@@ -253,6 +254,16 @@ def _earlier(made: Plan, from_step: str | None, context: Path | None) -> dict[st
             hint="Give the result of the run before with --context RESULT.json, or start from an earlier step.",
         )
     return earlier
+
+
+def _part(made: Plan, from_step: str | None, earlier: Mapping[str, StepResult]) -> Plan:
+    """The plan without the steps that neither follow from the first one nor have a result: they are not run."""
+    if from_step is None:
+        return made
+    kept = made.after(from_step) | earlier.keys()
+    steps = [step for step in made.plan if step.id in kept]
+    parts = [step.model_copy(update={"needs": tuple(n for n in step.needs if n in kept)}) for step in steps]
+    return made.model_copy(update={"plan": tuple(parts)})
 
 
 def _results(path: Path) -> dict[str, StepResult]:

@@ -1,5 +1,6 @@
 """The port to what makes pictures: a request in, the bytes of pictures out; one file a provider beside this."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -21,12 +22,16 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """A picture to make, or `count` of them. `seed` is always drawn before the request goes out."""
+    """A picture to make, or `count` of them. `seed` is always drawn before the request goes out.
+
+    `began` is told the name that the work has elsewhere, as soon as it has one.
+    """
 
     prompt: str
     aspect_ratio: str = "1:1"
     count: int = 1
     seed: int = 0
+    began: Callable[[str], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,12 @@ class ImageProvider(Protocol):
 
     async def check(self) -> str:
         """Contacts the provider without cost and says what it found; ImageError when it cannot be used."""
+
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:
+        """What became of a request of an earlier process: its pictures, or None when it certainly was never accepted.
+
+        ImageError when that cannot be told. Waits for what is still at work; buys nothing.
+        """
 
     async def generate(self, request: ImageRequest) -> Pictures:
         """The pictures; ImageError when there are none. Cancelling it cancels what runs on the provider's side."""

@@ -69,6 +69,9 @@ class OpenAIImages:
         self._policy = policy or RetryPolicy()
         self._sleep = sleep
 
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:  # noqa: ARG002
+        raise ImageError("OpenAI keeps no pictures that could be looked up", type="effect_unverified")
+
     async def check(self) -> str:
         """Asks which models there are, which costs nothing; ImageError when the key is refused or ours is not there."""
         deadline = Deadline.after(CHECK_TIMEOUT, f"did not list its models within {CHECK_TIMEOUT:g} s")

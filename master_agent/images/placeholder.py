@@ -27,6 +27,9 @@ class Placeholder:
     name = "placeholder"
     paid = False
 
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:  # noqa: ARG002
+        return None  # drawn again, it is the same picture, and free
+
     async def check(self) -> str:
         return "drawn offline by master-agent"
 

@@ -142,9 +142,58 @@ class Replicate:
             async with asyncio.timeout(self._timeout):
                 prediction = await retrying(lambda _: self._create(request), self._policy, sleep=self._sleep)
                 running = prediction.id
-                prediction = await self._ended(prediction)
+                prediction = await self._ended(prediction, request.began)
         except TimeoutError:
             raise self._late(running) from None
+        await self._collect(prediction, made)
+
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:
+        """The pictures of a prediction that an earlier process asked for, found by its id or by its input and seed.
+
+        None when Replicate knows of none, or of one that came to nothing: then nothing was bought.
+        """
+        if request.count > 1 and not self._inputs.count:
+            raise ImageError("pictures that were asked for one by one cannot be looked up", type="effect_unverified")
+        prediction = await self._known(remote_id) if remote_id else await self._found(self._inputs.of(request))
+        if prediction is None:
+            return None
+        async with asyncio.timeout(self._timeout):
+            prediction = await self._ended(prediction)
+        if prediction.status != "succeeded":
+            return None
+        made = _Made()
+        await self._collect(prediction, made)
+        if not made.pictures and made.failure:
+            raise made.failure
+        seed = request.seed if "seed" in self._inputs.fields else None
+        return Pictures(tuple(made.pictures), self.name, self.model, seed, ", ".join(made.ids))
+
+    async def _known(self, prediction: str) -> "_Prediction | None":
+        try:
+            answer = await retrying(
+                lambda _: self._call("GET", f"/v1/predictions/{prediction}"), self._policy, sleep=self._sleep
+            )
+        except ImageError as error:
+            if error.type == "model_not_found":
+                return None  # Replicate has never heard of it, or has forgotten it
+            raise
+        return self._prediction(answer)
+
+    async def _found(self, sent: Mapping[str, JsonValue]) -> "_Prediction | None":
+        """The newest prediction of that input, among those that Replicate lists first."""
+        answer = await retrying(lambda _: self._call("GET", "/v1/predictions"), self._policy, sleep=self._sleep)
+        try:
+            listed = json.loads(answer.body)["results"]
+        except (ValueError, KeyError, TypeError):
+            raise ImageError("Replicate's list of predictions cannot be read", type="malformed_reply") from None
+        for entry in listed if isinstance(listed, list) else ():
+            given = entry.get("input") if isinstance(entry, dict) else None
+            if isinstance(given, dict) and all(given.get(name) == value for name, value in sent.items()):
+                return await self._known(str(entry.get("id")))
+        return None
+
+    async def _collect(self, prediction: "_Prediction", made: "_Made") -> None:
+        """Fetches what a prediction that has ended made."""
         if prediction.status != "succeeded":
             raise ImageError(f"Replicate's prediction {prediction.id} {prediction.failure}")
         addresses = list(dict.fromkeys(_addresses(prediction.output)))[:MOST_OUTPUTS]
@@ -180,11 +229,15 @@ class Replicate:
         answer = await self._call("POST", self._path, body, headers)
         return self._prediction(answer)
 
-    async def _ended(self, prediction: "_Prediction") -> "_Prediction":
+    async def _ended(
+        self, prediction: "_Prediction", began: Callable[[str], Awaitable[None]] | None = None
+    ) -> "_Prediction":
         """The prediction at its end. However else this ends, the prediction is cancelled."""
         path = f"/v1/predictions/{prediction.id}"
         wait = FIRST_POLL
         try:
+            if began is not None:
+                await began(prediction.id)
             while not prediction.ended:
                 await self._sleep(wait)
                 wait = min(wait * 1.3, LONGEST_POLL)

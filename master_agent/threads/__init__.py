@@ -200,6 +200,9 @@ class Wire(Protocol):
     async def models(self) -> list[str]:
         """The names of the models that the server offers; ModelError when it does not say."""
 
+    def keep_threads(self) -> None:
+        """Asks `close` to leave on the server what a later process needs to go on."""
+
     async def close(self) -> None:
         """Lets go of connections and of what was made on the server only for this process."""
 

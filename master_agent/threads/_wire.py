@@ -68,6 +68,9 @@ class OneRequestWire:
         """What that model on this server has not refused yet."""
         return self._accepted.get(model, self._at_first)
 
+    def keep_threads(self) -> None:
+        """Nothing that `close` takes away is needed to go on."""
+
     async def close(self) -> None:
         """Closes the client and its connections."""
         if self._client is not None:

@@ -79,7 +79,8 @@ class Assistants(OneRequestWire):
         capabilities: Capabilities | None = None,
         idle_timeout: float = 60.0,
     ) -> None:
-        super().__init__(api_key, base_url, model, capabilities=capabilities, client=client, idle_timeout=idle_timeout)
+        able = capabilities or Capabilities(pictures=False)  # a message takes none that is not uploaded before
+        super().__init__(api_key, base_url, model, capabilities=able, client=client, idle_timeout=idle_timeout)
         if self.server.is_openai:
             raise switched_off(SWITCHED_OFF)
         self.sleep = sleep
@@ -237,6 +238,10 @@ class Assistants(OneRequestWire):
         self._going.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may be left to
+
+    def keep_threads(self) -> None:
+        """Leaves threads and assistants on the server at `close`."""
+        self._keep = True
 
     async def close(self) -> None:
         """Ends the runs that wait for us and deletes what was made here, within CLOSING seconds; closes the client.

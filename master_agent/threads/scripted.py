@@ -156,6 +156,9 @@ class Scripted:
     async def models(self) -> list[str]:
         return []
 
+    def keep_threads(self) -> None:
+        """The script keeps nothing."""
+
     async def close(self) -> None:
         """Nothing is held."""
 

@@ -92,8 +92,15 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What is known of a use that died: the name under which its work was begun elsewhere, if it got one."""
+
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True)
 class ToolContext:
-    """What a tool may work with."""
+    """What a tool may work with. `progressed` keeps the name of work that has begun elsewhere."""
 
     step: str | None
     inputs: Inputs
@@ -102,11 +109,20 @@ class ToolContext:
     fetcher: "Fetcher"
     images: Callable[[], "ImageProvider"]
     boundaries: Boundaries
+    progressed: Callable[[str], Awaitable[None]] | None = None
+
+
+Settle = Callable[[ToolContext, Mapping[str, JsonValue], Begun], Awaitable[ToolOutput | None]]
+"""Looks up what became of a use that died: its output, or None when it certainly had no effect; raises to say that
+nobody can tell."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A function with its effects, its limits and its schema."""
+    """A function with its effects, its limits and its schema.
+
+    `repeatable`: doing it twice does no harm. `settle` tells, after a crash, whether a use had its effect.
+    """
 
     name: str
     description: str
@@ -115,6 +131,8 @@ class Tool:
     timeout: float = 120.0
     output_limit: int = 50_000
     prepare: Callable[[dict[str, JsonValue]], dict[str, JsonValue]] | None = None
+    repeatable: bool = False
+    settle: Settle | None = None
 
     @cached_property
     def _model(self) -> type[BaseModel]:
@@ -158,8 +176,9 @@ class Tool:
         if isinstance(arguments, str):
             try:
                 values = json.loads(arguments or "{}")
-            except json.JSONDecodeError as error:
-                raise ToolError(f"the arguments are not JSON ({error.msg})", type="wrong_arguments") from None
+            except (ValueError, RecursionError) as error:
+                why = error.msg if isinstance(error, json.JSONDecodeError) else "numbers or brackets without end"
+                raise ToolError(f"the arguments are not JSON ({why})", type="wrong_arguments") from None
         if not isinstance(values, Mapping):
             raise ToolError("the arguments are not a JSON object", type="wrong_arguments")
         try:
@@ -202,6 +221,8 @@ def tool(
     timeout: float = ...,
     output_limit: int = ...,
     prepare: Callable[[dict[str, JsonValue]], dict[str, JsonValue]] | None = ...,
+    repeatable: bool = ...,
+    settle: Settle | None = ...,
 ) -> Callable[[Callable[..., Awaitable[ToolOutput | str]]], Tool]: ...
 
 
@@ -213,11 +234,14 @@ def tool(
     timeout: float = 120.0,
     output_limit: int = 50_000,
     prepare: Callable[[dict[str, JsonValue]], dict[str, JsonValue]] | None = None,
+    repeatable: bool = False,
+    settle: Settle | None = None,
 ) -> Any:
     """Makes a Tool of an async function.
 
     `timeout` is in seconds, `output_limit` in characters of text. `prepare` completes the checked arguments before they
-    are journaled, so that what is drawn by chance (a seed) is known before the effect.
+    are journaled, so that what is drawn by chance (a seed) is known before the effect. `repeatable` and `settle` say
+    what a resumed run does with a use that died half-way; without either, a person is asked.
     """
 
     def make(function: Callable[..., Awaitable[ToolOutput | str]]) -> Tool:
@@ -229,6 +253,8 @@ def tool(
             timeout=timeout,
             output_limit=output_limit,
             prepare=prepare,
+            repeatable=repeatable,
+            settle=settle,
         )
 
     return make(function) if function is not None else make

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from pydantic import Field, JsonValue
 from master_agent.errors import ImageError
 from master_agent.images import AspectRatio, ImageRequest, Measures, Picture, Pictures, measure
 from master_agent.results import Artifact, Usage
-from master_agent.tools import ToolContext, ToolOutput, tool
+from master_agent.tools import Begun, ToolContext, ToolOutput, tool
 
 SEEDS = 2**31
 _SAME_ENDINGS = {".jpeg": ".jpg", ".jpe": ".jpg"}
@@ -24,7 +25,19 @@ def _with_seed(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return arguments
 
 
-@tool(effects={"network", "pay", "write"}, timeout=600.0, prepare=_with_seed)
+async def _settled(context: ToolContext, arguments: Mapping[str, JsonValue], begun: Begun) -> ToolOutput | None:
+    """What became of pictures that were asked for before the program died; None when they never were."""
+    request = ImageRequest(
+        prompt=str(arguments["prompt"]),
+        aspect_ratio=str(arguments["aspect_ratio"]),
+        count=int(str(arguments["count"])),
+        seed=int(str(arguments["seed"])),
+    )
+    made = await context.images().settle(request, begun.remote_id)
+    return None if made is None else await _stored(context, made)
+
+
+@tool(effects={"network", "pay", "write"}, timeout=600.0, prepare=_with_seed, settle=_settled)
 async def generate_image(
     context: ToolContext,
     prompt: Annotated[str, Field(min_length=1)],
@@ -36,10 +49,14 @@ async def generate_image(
 
     The same `seed` with the same prompt gives the same picture if the provider takes one; leave it out for a new one.
     """
-    provider = context.images()
     drawn = _with_seed({"seed": seed})["seed"]
     assert isinstance(drawn, int)
-    made = await provider.generate(ImageRequest(prompt, aspect_ratio, count, drawn))
+    request = ImageRequest(prompt, aspect_ratio, count, drawn, context.progressed)
+    return await _stored(context, await context.images().generate(request))
+
+
+async def _stored(context: ToolContext, made: Pictures) -> ToolOutput:
+    """The pictures in the workspace, and what is told of them."""
     if not made.pictures:
         raise ImageError(f"{made.provider} made no picture")
     # All are looked at before the first is stored: a run keeps no half of an answer.
@@ -60,7 +77,7 @@ async def generate_image(
     )
 
 
-@tool(effects={"network", "write"})
+@tool(effects={"network", "write"}, repeatable=True)
 async def download_image(
     context: ToolContext, url: str, path: str | None = None, overwrite: bool = False
 ) -> ToolOutput:

@@ -205,6 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._say(200, png(), "image/png")
             case ["v1", "account"]:
                 self._json(200, {"type": "user", "username": "tester", "name": "A Tester"})
+            case ["v1", "predictions"]:
+                with self.server.lock:
+                    newest = list(reversed(self.server.predictions.values()))
+                self._json(200, {"previous": None, "next": None, "results": newest[:100]})
             case ["v1", "predictions", name] if name in self.server.predictions:
                 self._json(200, self.server.look(name))
             case _:

@@ -367,6 +367,9 @@ class Painter:
     async def check(self) -> str:
         return "brushes at hand"
 
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:
+        return None
+
     async def generate(self, request: ImageRequest) -> Pictures:
         expires = "2026-03-01T13:00:00Z"
         pictures = tuple(Picture(content, f"https://a.b/{n}", expires) for n, content in enumerate(self.contents))

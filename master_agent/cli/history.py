@@ -1,0 +1,169 @@
+"""The commands that go on with runs and look back at them: `resume`, `runs`, `show`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from master_agent.aggregator import project
+from master_agent.cli import exit_codes, session, streams
+from master_agent.cli.build import Order
+from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.database import RunRecord, find_run, list_runs
+from master_agent.errors import UsageError
+from master_agent.events import RunStarted, StepStarted, to_json
+from master_agent.journal import fold, read
+from master_agent.plan import AgentStep
+from master_agent.remember import Unverified
+from master_agent.reporters.text import one_line, visible
+from master_agent.settings import Settings, load, state_folder
+
+RunName = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="the beginning of its id; by default the newest", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.command("resume", help=_RESUME_HELP, short_help="Goes on with a run that ended early.")(resume)
+    app.command("runs", help=_RUNS_HELP, short_help="Lists the runs, the newest first.")(runs)
+    app.command("show", help=_SHOW_HELP, short_help="Shows what became of a run.")(show)
+
+
+_RESUME_HELP = """Goes on with a run that was interrupted, failed or died, from where its journal ends.
+
+What is done is not done again, and what was paid for is not paid for again. The settings said on the command line of
+the run hold, unless they are said anew.
+
+\b
+Examples:
+  master-agent resume
+  master-agent resume 1ng0 --timeout 600
+"""
+_RUNS_HELP = """Lists the runs, the newest first: id, how it ended, when it began, its task.
+
+\b
+Examples:
+  master-agent runs
+  master-agent runs --status failed --json
+"""
+_SHOW_HELP = """Shows what became of a run: its results as they were reported, or its events.
+
+\b
+Examples:
+  master-agent show
+  master-agent show 1ng0 --events
+  master-agent show 1ng0 --json > result.json
+"""
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="run a plan that nobody approved yet", show_default=False)]
+Retry = Annotated[
+    bool,
+    typer.Option(
+        "--retry-unverified", help="do again what may have been done and cannot be looked up", show_default=False
+    ),
+]
+Skip = Annotated[
+    bool,
+    typer.Option("--skip-unverified", help="leave what may have been done and cannot be looked up", show_default=False),
+]
+
+
+@with_options(*EVERYTHING)
+def resume(
+    options: Options,
+    run: RunName = None,
+    *,
+    yes: Yes = False,
+    retry_unverified: Retry = False,
+    skip_unverified: Skip = False,
+) -> int:
+    if retry_unverified and skip_unverified:
+        raise UsageError("--retry-unverified and --skip-unverified exclude each other")
+    now = session.settings_of(options)
+    record = find_run(state_folder(now) / "journal.db", run)
+    if record.status == "done":
+        raise UsageError(f"the run {record.run_id} is done; there is nothing to go on with")
+    history = read(state_folder(now) / "journal.db", record.run_id)
+    began = next((event for event in history if isinstance(event, RunStarted)), None)
+    if began is None:
+        raise UsageError(f"the run {record.run_id} never began")
+    settings = _settings_of_then(options, began)
+    state = fold(history)
+    if state.plan is None and began.planned:
+        raise UsageError(
+            f"the run {record.run_id} died before it had taken in its plan; nothing was done",
+            hint="Run the plan again: master-agent run PLAN",
+        )
+    steps = state.plan.plan if state.plan else ()
+    order = Order(
+        task=state.task,
+        params=state.params,
+        asks_models=state.plan is None or any(isinstance(step, AgentStep) for step in steps),
+        resume=record.run_id,
+    )
+    approved = yes or began.planned or any(isinstance(event, StepStarted) for event in history)
+    said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None
+    team = session.team(Path(began.folder) if began.folder else None)
+    return session.run(options, settings, team, order, lambda m: m.resume(), yes=approved, unverified=said)
+
+
+def _settings_of_then(options: Options, began: RunStarted) -> Settings:
+    """The settings now, with what the command line of the run said where this one says nothing."""
+    said = {name: value for name, value in options.flags.items() if value not in (None, [], ())}
+    flags = {"workspace": began.workspace, **began.flags, **said}
+    if "workspace" not in said:
+        flags["workspace"] = began.workspace
+    return load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd())
+
+
+@with_options("state_dir", output=("json",))
+def runs(
+    options: Options,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="STATUS", help="only those that ended so", show_default=False)
+    ] = None,
+    most: Annotated[
+        int, typer.Option("--most", metavar="NUMBER", help="how many; default 20", show_default=False)
+    ] = 20,
+) -> int:
+    records = list_runs(state_folder(session.settings_of(options)) / "journal.db")
+    chosen = [record for record in records if status is None or _status(record) == status][: max(most, 0)]
+    if options.json:
+        streams.print_json([_data(record) for record in chosen])
+        return exit_codes.DONE
+    if not chosen:
+        streams.say("no runs" + (f" that ended {status}" if status else " yet"))
+    for record in chosen:
+        began = record.began[:19].replace("T", " ")
+        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {one_line(visible(record.task or ''), 70)}")
+    return exit_codes.DONE
+
+
+@with_options("state_dir", output=("json", "events", "verbose", "quiet"))
+def show(options: Options, run: RunName = None) -> int:
+    database = state_folder(session.settings_of(options)) / "journal.db"
+    history = read(database, find_run(database, run).run_id)
+    if options.events:
+        for event in history:
+            streams.write_json_line(to_json(event))
+        return exit_codes.DONE
+    with streams.open_reporter(options, None) as (reporter, _):
+        reporter.finish(project(fold(history)))
+    return exit_codes.DONE
+
+
+def _status(record: RunRecord) -> str:
+    return record.status or ("running" if record.alive else "died")
+
+
+def _data(record: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.run_id,
+        "status": _status(record),
+        "task": record.task,
+        "began": record.began,
+        "ended": record.ended,
+        "workspace": record.workspace,
+    }

@@ -1,0 +1,155 @@
+"""Runs that go on: what was interrupted, failed or killed is resumed where its journal ends, and not paid twice."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, calls, plans, says
+from tests.servers.chat import ChatServer, call, reply, status
+from tests.servers.loopback import Behaviour, Body
+from tests.servers.replicate import TOKEN, Script, stand_in
+
+FIRST = {"id": "first", "agent": "code", "prompt": "Hi", "needs": []}
+SECOND = {"id": "second", "agent": "file", "prompt": "Hi", "needs": ["first"]}
+THIRD = {"id": "third", "agent": "code", "prompt": "Hi", "needs": ["second"]}
+
+
+def test_a_failed_run_goes_on_with_the_steps_that_are_not_done(cli: Cli) -> None:
+    plan = cli.plan(FIRST, SECOND, THIRD)
+    bad = cli.script(says("One.", step="first"), {"step": "second", "error": {"type": "bad_request", "message": "no"}})
+    assert cli("run", plan, bad, "--json").code == 3
+
+    good = cli.script(says("Two.", step="second"), says("Three.", step="third"), name="good.jsonl")
+    ran = cli("resume", good, "--json")
+
+    assert ran.code == 0, ran.out + ran.err
+    assert {name: r["status"] for name, r in ran.json["results"].items()} == dict.fromkeys(
+        ("first", "second", "third"), "done"
+    )
+    assert ran.json["results"]["second"]["attempt"] == 2
+    assert ran.json["final"] == "Three."
+    assert cli("resume", good).code == 2  # there is nothing to go on with
+
+
+def test_an_interrupted_run_goes_on_and_its_list_says_how_it_ended(cli: Cli) -> None:
+    plan = cli.plan(FIRST, SECOND)
+    hang = cli.script(says("One.", step="first"), {"step": "second", "reply": {"hang": True}})
+    process = cli.start("run", plan, hang, "--events")
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["type"] == "model_called" and event["step"] == "second":
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    (listed,) = cli("runs", "--json").json
+    assert listed["status"] == "cancelled"
+
+    ran = cli("resume", listed["run_id"][:4], cli.script(says("Two.", step="second"), name="b.jsonl"), "--json")
+
+    assert (ran.code, ran.json["run_id"]) == (0, listed["run_id"])
+    assert cli("runs").out.split()[:2] == [listed["run_id"], "done"]
+
+
+def test_a_conversation_goes_on_with_the_very_request_that_was_due(cli: Cli) -> None:
+    """The first request after the resume equals, byte for byte, the one that an uninterrupted run sends."""
+    cli.file("a.txt", "hello")
+    refused = False
+
+    def brain(body: Body) -> Behaviour:
+        if sum(message["role"] == "assistant" for message in body["messages"]) == 0:
+            return reply(calls=[call("read_file", {"path": "a.txt"}), call("list_files", {})])
+        return status(400) if refused else reply("It says hello.")
+
+    with ChatServer(brain) as server:
+        flags = ("--openai-base-url", server.base_url, "--model", "m")
+        refused = True
+        assert cli("agents", "run", "file", "Look", *flags).code == 4
+        refused = False
+        ran = cli("resume", "--json")
+
+    assert (ran.code, ran.json["final"]) == (0, "It says hello."), ran.out + ran.err
+    assert server.count == 3  # not the first turn again
+    assert server.requests[-1].raw == server.requests[-2].raw
+
+
+def test_a_picture_that_was_paid_is_not_bought_again_after_a_failure(cli: Cli) -> None:
+    hero = {"id": "hero", "agent": "image", "prompt": "dawn", "needs": []}
+    turn1 = calls(("generate_image", {"prompt": "dawn", "last": False}), step="hero", turn=1)
+    fails = cli.script(turn1, {"step": "hero", "turn": 2, "error": {"type": "bad_request", "message": "no"}})
+    with stand_in(Script()) as replicate:
+        environ = {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": replicate.url}
+        assert cli("run", cli.plan(hero), fails, env=environ).code in (1, 4)
+
+        ran = cli("resume", cli.script(says("Done.", step="hero", turn=2), name="b.jsonl"), "--json", env=environ)
+
+        assert len(replicate.seen("create")) == 1
+    assert ran.code == 0, ran.out
+    assert ran.json["results"]["hero"]["artifacts"][0]["path"] == "images/hero.png"
+    assert ran.json["usage"]["images"] == 1
+
+
+def test_a_missing_token_can_be_added_and_the_run_resumed(cli: Cli) -> None:
+    hero = {"id": "hero", "agent": "image", "prompt": "dawn", "needs": []}
+    turn1 = calls(("generate_image", {"prompt": "dawn", "last": True}), step="hero", turn=1)
+    assert cli("run", cli.plan(hero), cli.script(turn1)).code == 1
+
+    ran = cli("resume", "--image-provider", "placeholder", "--json")
+
+    assert ran.code == 0, ran.out
+    assert (cli.folder / "images" / "hero.png").exists()
+
+
+def test_a_plan_that_waits_is_run_by_resume_with_yes(cli: Cli) -> None:
+    script = cli.script(plans(FIRST))
+    assert cli("Greet", script).code == 75
+
+    assert cli("resume").code == 75
+    ran = cli("resume", "--yes", cli.script(says("Hi.", step="first"), name="b.jsonl"), "--quiet")
+
+    assert (ran.code, ran.out.strip()) == (0, "Hi.")
+
+
+def test_flags_of_the_first_command_line_hold_and_can_be_said_anew(cli: Cli, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    plan = cli.plan({"id": "note", "agent": "file", "prompt": "x"})
+    fails = cli.script({"error": {"type": "bad_request", "message": "no"}})
+    cli("run", plan, fails, "--workspace", str(other), "--turns", "7")
+    saves = calls(("write_file", {"path": "note.txt", "content": "x", "last": True}))
+
+    assert cli("resume", cli.script(saves, name="b.jsonl"), cwd=tmp_path).code == 0
+
+    assert (other / "note.txt").read_text() == "x"
+
+
+def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
+    process = cli.start("run", cli.plan(FIRST), cli.script({"reply": {"hang": True}}), "--events")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    ran = cli("resume")
+
+    assert ran.code == 2 and "is at work in process" in ran.err
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("arguments", [["resume"], ["resume", "zzz"], ["show"]])
+def test_without_such_a_run_it_is_said(cli: Cli, arguments: list[str]) -> None:
+    ran = cli(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "no run" in ran.err
+
+
+def test_a_run_can_be_shown_again_as_it_was_reported(cli: Cli) -> None:
+    script = cli.script(plans(FIRST), says("Hello.", step="first"))
+    first = cli("Greet", script, "--yes", "--json")
+
+    assert cli("show", "--json").json == first.json
+    assert "Hello." in cli("show").out
+    events = cli("show", first.json["run_id"][:5], "--events").events
+    assert events[0]["type"] == "run_started" and events[-1]["type"] == "run_finished"

@@ -277,21 +277,48 @@ def test_a_run_goes_on_from_a_step_with_an_earlier_result(cli: Cli, landing: str
     again = says("```html\n<p>darker</p>\n```", step="page", when="images/hero.png")
 
     refused = cli("run", "plan.json", "--from", "page")
-    ran = cli(
-        *("run", "plan.json", "--from", "save", "--context", str(cli.home / "result.json"), "--json"),
-        cli.script(again, name="b.jsonl"),
-    )
-
     assert refused.code == 2 and "hero" in refused.err and "--context" in refused.err
-    statuses = {name: result["status"] for name, result in ran.json["results"].items()}
-    assert statuses == {"hero": "reused", "page": "reused", "save": "failed"}  # index.html stands there already
-    (cli.folder / "index.html").unlink()
-    page = cli(
-        *("run", "plan.json", "--from", "page", "--context", str(cli.home / "result.json"), "--json"),
-        cli.script(again, name="c.jsonl"),
-    )
-    assert page.code == 0, page.out
-    assert (cli.folder / "index.html").read_text() == "<p>darker</p>\n"
+    context = ("--context", str(cli.home / "result.json"), "--json")
+    ran = cli("run", "plan.json", "--from", "page", *context, cli.script(again, name="b.jsonl"))
+
+    assert ran.code == 0, ran.out
+    results = ran.json["results"]
+    assert {name: result["status"] for name, result in results.items()} == {
+        "hero": "reused",
+        "page": "done",
+        "save": "done",
+    }
+    assert results["hero"]["from_run"] == first.json["run_id"]
+    assert (cli.folder / "index.html").read_text() == "<p>darker</p>\n"  # the earlier run's own file may be replaced
+
+
+def test_a_file_that_was_touched_since_the_earlier_run_is_not_replaced(cli: Cli, landing: str) -> None:
+    cli("plan", "Make a landing page", "-o", "plan.json", landing)
+    first = cli("run", "plan.json", cli.script(PICTURE, CODE, name="a.jsonl"), OFFLINE, "--json")
+    (cli.home / "result.json").write_text(first.out)
+    cli.file("index.html", "mine now")
+
+    ran = cli("run", "plan.json", "--from", "save", "--context", str(cli.home / "result.json"), "--json")
+
+    assert ran.json["results"]["save"]["error"]["type"] == "file_refused"
+    assert (cli.folder / "index.html").read_text() == "mine now"
+
+
+def test_a_result_of_another_step_or_without_its_file_is_not_built_on(cli: Cli, landing: str) -> None:
+    cli("plan", "Make a landing page", "-o", "plan.json", landing)
+    first = cli("run", "plan.json", cli.script(PICTURE, CODE, name="a.jsonl"), OFFLINE, "--json")
+    (cli.home / "result.json").write_text(first.out)
+    context = ("--context", str(cli.home / "result.json"))
+    plan = cli.folder / "plan.json"
+    changed = plan.read_text().replace("A roastery at dawn", "A roastery at night")
+    (cli.home / "changed.json").write_text(changed)
+
+    another = cli("run", str(cli.home / "changed.json"), "--from", "page", *context)
+    (cli.folder / "images" / "hero.png").unlink()
+    gone = cli("run", str(plan), "--from", "page", *context)
+
+    assert (another.code, "the step hero is another now" in another.err) == (2, True)
+    assert (gone.code, "images/hero.png" in gone.err and "--from hero" in gone.err) == (2, True)
 
 
 def test_from_a_step_on_nothing_else_is_run(cli: Cli) -> None:

@@ -59,6 +59,7 @@ class Order:
     asks_models: bool = True
     given: tuple[Attachment, ...] = ()
     resume: str | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
 
 
@@ -201,7 +202,7 @@ def _master(
     wire, tools = chosen.wire, team.tools
     given = _given_before(began, journal) if began else order.given
     memory = Memory(pasts(journal.history), wire.name)
-    run_files = _run_files(workspace, journal)
+    run_files = _run_files(workspace, journal, order)
     context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files)
     policy = RetryPolicy(attempts=settings.attempts)
     call = memory.calls(layers.retried(layers.asked(journal, wire.name, chosen.agents), policy))
@@ -289,13 +290,15 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _run_files(workspace: Workspace, journal: Journal) -> RunFiles:
+def _run_files(workspace: Workspace, journal: Journal, order: Order) -> RunFiles:
     async def report(artifact: Artifact, before: bytes | None, step: str | None) -> None:
         blobs = {} if before is None else {hashlib.sha256(before).hexdigest(): before}
         await journal.append(FileChanged(step=step, file=artifact, before=next(iter(blobs), None)), blobs)
 
     changes = [event for event in journal.history if isinstance(event, FileChanged)]
-    made = {change.file.path for change in changes}
+    # What an earlier run made, and nobody has touched since, is this run's to replace.
+    untouched = {path for path, digest in order.made.items() if workspace.digest(path) == digest}
+    made = {change.file.path for change in changes} | untouched
     written = {(change.step, change.file.sha256): change.file.path for change in changes}
     return RunFiles(workspace, report, made, written)
 

@@ -10,11 +10,11 @@ from master_agent.aggregator import project
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import Order
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs
 from master_agent.errors import UsageError
 from master_agent.events import RunStarted, StepStarted, to_json
 from master_agent.journal import fold, read
-from master_agent.plan import AgentStep
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
 from master_agent.settings import Settings, load, state_folder
@@ -96,11 +96,11 @@ def resume(
             f"the run {record.run_id} died before it had taken in its plan; nothing was done",
             hint="Run the plan again: master-agent run PLAN",
         )
-    steps = state.plan.plan if state.plan else ()
+    done = [step_id for step_id, result in state.results.items() if result.usable]
     order = Order(
         task=state.task,
         params=state.params,
-        asks_models=state.plan is None or any(isinstance(step, AgentStep) for step in steps),
+        asks_models=state.plan is None or asks_models(state.plan, done),
         resume=record.run_id,
     )
     approved = yes or began.planned or any(isinstance(event, StepStarted) for event in history)

@@ -1,7 +1,7 @@
 """The commands that work: a task in words, `plan`, and `run`."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +12,11 @@ from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, session, streams
 from master_agent.cli.build import Order, Team
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.rerun import rerun
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
 from master_agent.plan import AgentStep, Plan
-from master_agent.results import RunResult, StepResult
+from master_agent.results import RunResult
 from master_agent.settings import Settings
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, hidden=True)]
@@ -123,22 +124,24 @@ def run(
 ) -> int:
     team = session.team()
     checked = read_plan(plan, team, _params(param))
-    earlier = _earlier(checked, from_step, context)
-    checked = _part(checked, from_step, earlier)
     settings = session.settings_of(options)
+    part = rerun(checked, from_step, context, settings.workspace)
+    checked = part.plan
     order = Order(
         task=checked.task,
         params=checked.params,
         planner=False,
-        earlier=earlier,
-        asks_models=_asks_models(checked),
+        earlier=part.earlier,
+        made=part.made,
+        asks_models=asks_models(checked, part.earlier),
         given=given_files(file),
     )
     return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True)
 
 
-def _asks_models(made: Plan) -> bool:
-    return any(isinstance(step, AgentStep) for step in made.plan)
+def asks_models(made: Plan, earlier: Collection[str] = ()) -> bool:
+    """Whether a step that is not done yet is an agent's: tools alone need no key."""
+    return any(isinstance(step, AgentStep) and step.id not in earlier for step in made.plan)
 
 
 def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
@@ -229,48 +232,3 @@ def _params(given: list[str] | None) -> dict[str, str]:
             raise UsageError(f'--param takes KEY=VALUE, found "{pair}"')
         params[name] = value
     return params
-
-
-def _earlier(made: Plan, from_step: str | None, context: Path | None) -> dict[str, StepResult]:
-    """What stands already when a plan is run from a step on: every other step's result in the result file."""
-    if from_step is None:
-        if context is not None:
-            raise UsageError("--context goes with --from STEP")
-        return {}
-    known = [step.id for step in made.plan]
-    if from_step not in known:
-        raise UsageError(f'--from: no step "{from_step}"{plans.suggestion(from_step, known)}')
-    anew = made.after(from_step)
-    results = _results(context) if context is not None else {}
-    kept = {step_id: results[step_id] for step_id in known if step_id not in anew and step_id in results}
-    earlier = {
-        step_id: result.model_copy(update={"status": "reused"}) for step_id, result in kept.items() if result.usable
-    }
-    missing = sorted({need for step in made.plan if step.id in anew for need in step.needs} - anew - earlier.keys())
-    if missing:
-        source = str(context) if context else "no --context was given"
-        raise UsageError(
-            f"step {from_step} cannot start: no finished result of {', '.join(missing)} ({source})",
-            hint="Give the result of the run before with --context RESULT.json, or start from an earlier step.",
-        )
-    return earlier
-
-
-def _part(made: Plan, from_step: str | None, earlier: Mapping[str, StepResult]) -> Plan:
-    """The plan without the steps that neither follow from the first one nor have a result: they are not run."""
-    if from_step is None:
-        return made
-    kept = made.after(from_step) | earlier.keys()
-    steps = [step for step in made.plan if step.id in kept]
-    parts = [step.model_copy(update={"needs": tuple(n for n in step.needs if n in kept)}) for step in steps]
-    return made.model_copy(update={"plan": tuple(parts)})
-
-
-def _results(path: Path) -> dict[str, StepResult]:
-    from pydantic import ValidationError
-
-    raw = plans.load(streams.read_file(path), source=str(path))
-    try:
-        return RunResult.model_validate(raw).results
-    except ValidationError:
-        raise UsageError(f"{path} is not the result of a run", hint="Make one with --json > result.json") from None

@@ -367,7 +367,7 @@ class Painter:
     async def check(self) -> str:
         return "brushes at hand"
 
-    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:
+    async def settle(self, request: ImageRequest, remote_id: str | None) -> Pictures | None:  # noqa: ARG002
         return None
 
     async def generate(self, request: ImageRequest) -> Pictures:

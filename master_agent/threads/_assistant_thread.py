@@ -17,6 +17,7 @@ from master_agent.threads import (
     AgentSpec,
     CallOptions,
     ModelToolCall,
+    Output,
     Reply,
     TextPiece,
     ThreadState,
@@ -24,6 +25,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._openai import Deadline, RefusedRequestError, sendable
 from master_agent.threads._runs import ACTIVE, Event, Round, id_of, is_message, read_calls, status_of
 
@@ -128,7 +130,7 @@ class AssistantThread:
             with suppress(ModelError):  # a server that cannot take a message back
                 await self._ask("DELETE", f"messages/{quote(self._message)}", deadline)
             self._said = None
-        text = sendable(turn.text if isinstance(turn, UserTurn) else await self._retold(turn, deadline))
+        text = sendable(await self._words(turn, deadline))
         if not (self._doubtful and await self._is_last(text, deadline)):
             self._doubtful = True
             made = await self._ask("POST", "messages", deadline, body={"role": "user", "content": text})
@@ -152,7 +154,7 @@ class AssistantThread:
         self, turn: ToolOutputs, options: CallOptions, deadline: Deadline, seen: Round
     ) -> AsyncGenerator[str, None]:
         """Gives all outputs to the run at once and follows it; `seen.lost` when the run was over by then."""
-        outputs = [{"tool_call_id": output.call_id, "output": sendable(output.text)} for output in turn.outputs]
+        outputs = [{"tool_call_id": output.call_id, "output": sendable(_seen(output))} for output in turn.outputs]
         body = {"tool_outputs": outputs, **self._wire.streamed(self.agent, options)}
         run = quote(self._run or "")
         self._waiting = True
@@ -241,7 +243,7 @@ class AssistantThread:
             ids = [one.get("id") for one in page]
             if params.get("after") in ids:  # a server that does not know `after`
                 page = page[ids.index(params["after"]) + 1 :]
-            found += [one for one in page if one.get("run_id") == seen.id and one.get("role") == "assistant"]
+            found += [one for one in page if one.get("run_id") in (seen.id, None) and one.get("role") == "assistant"]
             if len(page) < MOST_MESSAGES:
                 return found
             params["after"] = str(page[-1].get("id"))
@@ -289,8 +291,10 @@ class AssistantThread:
 
     # Requests
 
-    async def _retold(self, turn: ToolOutputs, deadline: Deadline) -> str:
-        """The message that gives the outputs to a new run; the calls may have been those of another process."""
+    async def _words(self, turn: Turn, deadline: Deadline) -> str:
+        """The turn as a message: outputs come in one only with a new run, and their calls may be another process's."""
+        if isinstance(turn, UserTurn):
+            return _seen(turn)
         calls = {call.id: call for call in self._calls}
         if not calls and "run" in self.state.ids:
             steps = _page(await self._look(f"runs/{quote(self.state.ids['run'])}/steps", {"limit": "100"}, deadline))
@@ -298,7 +302,7 @@ class AssistantThread:
             listed = [read_calls(one.get("tool_calls")) for one in details if isinstance(one, Mapping)]
             calls = {call.id: call for some in listed for call in some}
         unknown = ModelToolCall("", "", "")
-        return self._wire.retell([(calls.get(output.call_id, unknown), output.text) for output in turn.outputs])
+        return self._wire.retell([(calls.get(output.call_id, unknown), _seen(output)) for output in turn.outputs])
 
     async def _is_last(self, text: str, deadline: Deadline) -> bool:
         """Whether the thread ends with this message, which an attempt put there whose answer was lost."""
@@ -329,6 +333,11 @@ class AssistantThread:
             self._ending = True
             return ModelError(error.message, type="server_error", retryable=True)
         return error
+
+
+def _seen(said: UserTurn | Output) -> str:
+    """The text, with a line for each picture that cannot be shown."""
+    return "\n".join([said.text, *(f"{picture.name} {UNSEEN}" for picture in said.pictures)])
 
 
 def _page(event: Event) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ do not fit the SDK's own types, messages and runs while a run is active, and out
 The real SDK takes it for the service, which `tests/threads/test_assistants_stand_in.py` proves.
 """
 
+import asyncio
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,8 +41,15 @@ class Late:
     behaviour: Behaviour
 
 
+@dataclass(frozen=True)
+class Slow:
+    """A request that has its effect at once and is answered only after some seconds."""
+
+    seconds: float
+
+
 Brain = Callable[[Asked], Act]
-Fault = Behaviour | Late | None
+Fault = Behaviour | Late | Slow | None
 
 
 def respond(asked: Asked) -> Act:
@@ -132,10 +140,21 @@ class AssistantsServer(Loopback):
         kind = _kind(request)
         left = self._faults.get(kind)
         fault = left.pop(0) if left else None
-        if fault is not None and not isinstance(fault, Late):
-            return fault
-        answer = self._answer(request, kind)
-        return fault.behaviour if isinstance(fault, Late) else answer
+        match fault:
+            case None:
+                return self._answer(request, kind)
+            case Late(behaviour):
+                self._answer(request, kind)
+                return behaviour
+            case Slow(seconds):
+                answer = self._answer(request, kind)
+
+                async def behave(exchange: Exchange) -> None:
+                    await asyncio.sleep(seconds)
+                    await answer(exchange)
+
+                return behave
+        return fault
 
     def _answer(self, request: Recorded, kind: str) -> Behaviour:
         if kind == "models":

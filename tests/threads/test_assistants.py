@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from master_agent.attachments import Attachment
 from master_agent.errors import ModelError
 from master_agent.results import Usage
 from master_agent.threads import (
@@ -21,6 +22,7 @@ from master_agent.threads import (
     ToolOutputs,
     UserTurn,
 )
+from master_agent.threads.assistants import Assistants
 from tests.servers.assistant_runs import Act, says
 from tests.servers.assistants import AssistantsServer
 from tests.servers.chat import call, error
@@ -99,6 +101,17 @@ def test_a_second_turn_gets_the_second_answer_only() -> None:
         assert len(server.asked("thread")) == 1
 
 
+def test_pictures_are_named_to_a_model_that_cannot_be_shown_them() -> None:
+    picture = Attachment("cat.png", "image/png", b"...")
+    with AssistantsServer([says(calls=[ADD]), says("Yes.")]) as server:
+        turns = UserTurn("A cat?", (picture,)), ToolOutputs((Output("one", "here", (picture,)),))
+        asked(server, *turns, agent=ADDER)
+        unseen = "cat.png (this model cannot be shown the picture)"
+        assert server.bodies("message")[0]["content"] == f"A cat?\n{unseen}"
+        assert server.bodies("submit")[0]["tool_outputs"][0]["output"] == f"here\n{unseen}"
+    assert not Assistants(KEY, server.base_url, "test-model").capabilities.pictures
+
+
 def test_more_messages_than_one_page_holds_are_all_read() -> None:
     with AssistantsServer([says(*(f"{number};" for number in range(230)))]) as server:
         [answer], _ = asked(server, HELLO)
@@ -158,6 +171,22 @@ def test_what_a_server_refuses_is_left_out_from_then_on() -> None:
         assert server.bodies("run")[2]["response_format"] == {"type": "json_object"}
         assert len(server.asked("message")) == 1, "the message of an attempt that came to nothing is used again"
         assert server.asked("runs") == [], "what was refused is not looked for"
+
+
+def test_outputs_are_given_without_a_stream_where_the_server_refuses_one() -> None:
+    async def run(server: AssistantsServer) -> Reply:
+        async with opened(server) as wire:
+            thread = await wire.open(ADDER)
+            _, first = await said(thread, HELLO, STREAMED)
+            with pytest.raises(ModelError, match="from now on without stream") as caught:
+                await said(thread, outputs(first), STREAMED)
+            assert caught.value.retryable
+            return (await said(thread, outputs(first), STREAMED))[1]
+
+    refusal = error(400, "Unsupported parameter: stream")
+    with AssistantsServer([says(calls=[ADD]), says("Two.")], faults={"submit": [refusal]}) as server:
+        assert asyncio.run(run(server)).text == "Two."
+        assert ["stream" in body for body in server.bodies("submit")] == [True, False]
 
 
 # Streams

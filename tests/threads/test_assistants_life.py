@@ -202,3 +202,16 @@ def test_a_server_that_lists_all_messages_whatever_it_is_asked_is_understood() -
     with AssistantsServer([says("Let me see.", calls=[ADD]), says("Two."), says("Three.")], filters=False) as server:
         answers, _ = asked(server, HELLO, ONE, UserTurn("And then?"), agent=ADDER)
     assert [answer.text for answer in answers] == ["Let me see.", "Two.", "Three."]
+
+
+def test_what_a_run_said_that_failed_is_no_part_of_the_next_ones_reply() -> None:
+    async def run(server: AssistantsServer) -> Reply:
+        async with opened(server) as wire:
+            thread = await wire.open(AGENT)
+            with pytest.raises(ModelError):
+                await said(thread, HELLO)
+            return (await said(thread, HELLO))[1]
+
+    half = says("Half", end="failed", error={"code": "server_error", "message": "broken"})
+    with AssistantsServer([half, says("Whole.")], filters=False) as server:
+        assert asyncio.run(run(server)).text == "Whole."

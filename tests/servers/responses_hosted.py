@@ -10,10 +10,9 @@ from typing import Any
 
 from tests.servers.chat import error
 from tests.servers.loopback import Behaviour, Body, Exchange, Recorded
-from tests.servers.responses import Answer, Brain, ResponsesServer, Said, message, respond
+from tests.servers.responses import USAGE, Answer, Brain, ResponsesServer, Said, message, respond
 
 CONTAINER = "cntr_1"
-USAGE: Body = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 
 
 def picture(content: bytes | str | None, **more: Any) -> Body:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from master_agent.attachments import Attachment
 from master_agent.catalogue import HOSTED
@@ -120,9 +121,8 @@ def test_a_picture_comes_with_the_reply_and_is_counted(options: CallOptions) -> 
     answer, _ = one(picture(PNG), cites("A red square."), options=options)
     assert answer.files == (Attachment("", "image/png", PNG),)
     assert (answer.status, answer.text, answer.lost) == ("completed", "A red square.", ())
-    assert answer.usage == Usage.unknown().model_copy(
-        update={"images": 1, "input_tokens": 11, "output_tokens": 7, "complete": True}
-    )
+    assert answer.usage
+    assert (answer.usage.images, answer.usage.input_tokens, answer.usage.complete) == (1, 11, True)
 
 
 def test_a_picture_is_counted_though_the_server_reports_no_usage() -> None:
@@ -330,6 +330,30 @@ def test_what_was_paid_for_comes_with_a_reply_that_came_to_nothing(status: str) 
     with HostedServer([says(picture(PNG), status=status)]) as server:
         [answer], _ = ask(server, HELLO, agent=ALL)
     assert (answer.status, len(answer.files), answer.usage and answer.usage.images) == (status, 1, 1)
+
+
+# The stand-in
+
+
+def test_the_real_client_takes_the_stand_in_for_openai() -> None:
+    made = says(ran("plot()"), searched("tea"), picture(PNG), cites("Here.", file("a.csv"), page("https://a.example/")))
+    kinds = ["code_interpreter_call", "web_search_call", "image_generation_call", "message"]
+
+    async def run(server: HostedServer) -> None:
+        async with AsyncOpenAI(
+            api_key=KEY, base_url=server.base_url, max_retries=0, _strict_response_validation=True
+        ) as client:
+            asked: Any = {"model": MODEL, "input": "Draw.", "tools": _hosted.asked_for(HOSTED)}
+            whole = await client.responses.create(**asked)
+            async with client.responses.stream(**asked) as stream:
+                streamed = await stream.get_final_response()
+            assert [[item.type for item in one.output] for one in (whole, streamed)] == [kinds, kinds]
+            got = await client.containers.files.content.retrieve("cfile_1", container_id="cntr_1")
+            assert got.read() == b"a,b"
+
+    with HostedServer([made, made], {("cntr_1", "cfile_1"): b"a,b"}) as server:
+        asyncio.run(run(server))
+        assert server.faults == []
 
 
 def test_the_chat_stand_in_is_asked_for_no_hosted_tool() -> None:

@@ -174,7 +174,7 @@ class AssistantThread:
         # Either an earlier attempt had brought the outputs and its answer was lost, or the run is over.
         self._waiting = False
         await self._poll(seen, deadline)
-        seen.lost = seen.status in ("expired", "cancelled", "failed")
+        seen.lost = seen.status in ("expired", "cancelled", "failed", "incomplete")
 
     async def _follow(
         self, path: str, body: Mapping[str, Any], deadline: Deadline, seen: Round

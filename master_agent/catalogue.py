@@ -60,6 +60,9 @@ def load_agents(folders: Iterable[Path], tools: Collection[str]) -> dict[str, Ag
     for folder in folders:
         for path in sorted(folder.glob("*.md")) if folder.is_dir() else ():
             agent = read_agent(path, tools)
+            namesake = agents.get(agent.name)
+            if namesake is not None and namesake.source is not None and namesake.source.parent == path.parent:
+                raise AgentFileError(f"{path} and {namesake.source} both define the agent {agent.name}")
             agents[agent.name] = agent
     return dict(sorted(agents.items()))
 

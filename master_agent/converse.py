@@ -72,7 +72,7 @@ async def converse(
         said = ToolOutputs(tuple(Output(asked.id, output.text, output.pictures) for asked, output, _ in made))
     raise StepError(
         f"the agent did not come to an end within {turns} turns",
-        hint="Ask for less in one step, or raise limits.turns in the agent's file.",
+        hint="Ask for less in one step, or allow more: --turns, or limits.turns in the agent's file.",
         type="turn_limit",
     )
 

@@ -126,7 +126,7 @@ def note_output(
     journal: Journal, call: ToolCall, output: ToolOutput, who: Where | None = None, seconds: float = 0.0
 ) -> None:
     """Writes down what came of a tool; pictures that it shows are kept with it."""
-    who = who or Where(step=call.step, attempt=call.inputs.attempt, call="collected")
+    who = who or Where(step=call.step, attempt=call.inputs.attempt, call=call.id)
     event = ToolReturned(
         **who,
         tool=call.tool,
@@ -140,6 +140,18 @@ def note_output(
         seconds=seconds,
     )
     journal.note(event, {picture.sha256: picture.content for picture in output.pictures})
+
+
+def refusals_noted(use: Use, journal: Journal) -> Use:
+    """Writes down uses that were refused for their arguments, and so never came to be."""
+
+    async def use_and_note(call: ToolCall) -> ToolOutput:
+        output = await use(call)
+        if output.error is not None and output.error.type == "wrong_arguments":
+            note_output(journal, call, output)
+        return output
+
+    return use_and_note
 
 
 def settled(use: Use) -> Use:

@@ -116,13 +116,16 @@ class Runner:
             outcome, data = await self._data(agent, thread, outcome, options, call)
         else:
             data = _files(outcome.text, step.id) if agent.output == "files" else {}
-        return StepResult(
+        result = StepResult(
             status="done",
             agent=agent.name,
             text=outcome.text if agent.output == "data" else kept.told(outcome.text),
             data={**kept.data, **_merged(outcome.outputs), **data},
             artifacts=_artifacts(outcome.outputs, kept.artifacts),
         )
+        if not (result.text.strip() or result.data or result.artifacts):
+            raise StepError("the model's answer is empty", hint="Try again, or another --model.", type="wrong_output")
+        return result
 
     async def _data(
         self, agent: Agent, thread: Thread, outcome: Outcome, options: CallOptions, call: Call

@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from master_agent.approval import Approved
 from master_agent.cli import build, session
 from master_agent.cli.build import Order, People
 from master_agent.cli.options import Options
 from master_agent.cli.work import read_plan
 from master_agent.events import Event, ToolCalled
 from master_agent.journal import GATHER_SECONDS
-from master_agent.master import Approved
 from master_agent.plan import Plan
 from master_agent.remember import Unverified
 from master_agent.results import ErrorInfo

@@ -27,9 +27,11 @@ LAYERS = [
     ["fetch", "run_files", "openai_server"],
     ["workspace"],
     ["beneath"],
+    ["lifetime"],
     ["retry", "limits", "catalogue", "prompts", "context", "journal"],
     ["database", "past"],
     ["events"],
+    ["approval"],
     ["plan"],
     ["references"],
     ["results"],
@@ -93,7 +95,7 @@ def test_the_story_fits_on_two_screens() -> None:
         for line in (PACKAGE / "master.py").read_text().splitlines()
         if line.strip() and not line.lstrip().startswith(("#", '"""', "import ", "from "))
     ]
-    assert len(code) <= 100
+    assert len(code) <= 70
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

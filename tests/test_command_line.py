@@ -286,6 +286,16 @@ def test_a_wrong_agent_file_is_exit_2_and_named(cli: Cli, content: str, said: st
     assert "poet.md" in ran.err and said in ran.err
 
 
+def test_two_files_of_one_folder_with_one_name_are_refused(cli: Cli) -> None:
+    for name in ("a", "b"):
+        cli.file(f".master-agent/agents/{name}.md", "---\nname: poet\ndescription: x\n---\nx")
+
+    ran = cli("agents")
+
+    assert ran.code == 2
+    assert "a.md" in ran.err and "b.md" in ran.err
+
+
 def test_an_agent_with_an_output_schema_is_held_to_it(cli: Cli) -> None:
     cli.file(
         ".master-agent/agents/judge.md",

@@ -153,6 +153,13 @@ def test_a_picture_without_a_token_fails_its_step_with_the_variables_name(cli: C
     assert ran.json["results"]["other"]["status"] == "done"
 
 
+def test_an_empty_answer_is_no_result(cli: Cli) -> None:
+    ran = cli("agents", "run", "code", "Hi", cli.script(says("  \n")), "--json")
+
+    assert (ran.code, ran.json["results"]["code"]["error"]["type"]) == (1, "wrong_output")
+    assert "empty" in ran.json["results"]["code"]["reason"]
+
+
 def test_a_plan_of_tools_alone_needs_no_key(cli: Cli) -> None:
     cli.file("a.txt", "x")
 

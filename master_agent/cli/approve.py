@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 from master_agent import plan as plans
+from master_agent.approval import Approved, Declined, Later
 from master_agent.cli.build import Team, image_provider, no_pictures
 from master_agent.errors import PlanError
 from master_agent.events import ToolCalled
-from master_agent.master import Approved, Declined, Later
 from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
 from master_agent.remember import Unverified

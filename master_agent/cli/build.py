@@ -12,19 +12,23 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from master_agent import __version__, layers
+from master_agent.approval import Approve
 from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent, load_agents
 from master_agent.cli import models
-from master_agent.cli.models import Models
+from master_agent.cli.models import Models, Words
 from master_agent.context import Boundaries, draw_mark
+from master_agent.dispatcher import Dispatcher
 from master_agent.errors import ImageError
 from master_agent.events import Event, FileChanged, RunResumed, RunStarted, ToolCalled, ToolProgressed
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
 from master_agent.journal import Journal
-from master_agent.limits import Limits
-from master_agent.master import Approve, Master
+from master_agent.lifetime import Lifetime
+from master_agent.limits import Limits, TimeBudget
+from master_agent.master import Master
 from master_agent.past import pasts
+from master_agent.plan import Plan
 from master_agent.planner import Planner
 from master_agent.prompts import Prompts
 from master_agent.remember import Memory, RememberedUses, Unverified
@@ -59,6 +63,7 @@ class Order:
     asks_models: bool = True
     given: tuple[Attachment, ...] = ()
     resume: str | None = None
+    mark: str | None = None
     made: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
 
@@ -164,15 +169,20 @@ async def master(
 ) -> AsyncIterator[Master]:
     """A master with all it needs, for one run; everything is let go at the end."""
     with Workspace(settings.workspace) as workspace:
-        chosen = await models.choose(settings) if order.asks_models else models.nobody()
+        words = Prompts(builtin("prompts")), Boundaries(order.mark or draw_mark())
+        chosen = await models.choose(settings, words) if order.asks_models else models.nobody()
         of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
         people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
         fetcher = Fetcher(allowed_hosts(settings))
         try:
             with _journal(settings, order, people) as journal:
-                yield _master(settings, team, order, people, why_cancelled, journal, workspace, chosen, fetcher)
-                if journal.state.status != "done":
-                    chosen.wire.keep_threads()  # the run may be resumed
+                try:
+                    yield _master(
+                        settings, team, order, people, why_cancelled, journal, workspace, words, chosen, fetcher
+                    )
+                finally:
+                    if journal.state.status != "done":
+                        chosen.wire.keep_threads()  # the run may be resumed
         finally:
             await chosen.wire.close()
             await fetcher.close()
@@ -192,12 +202,12 @@ def _master(
     why_cancelled: Callable[[], ErrorInfo],
     journal: Journal,
     workspace: Workspace,
+    words: Words,
     chosen: Models,
     fetcher: Fetcher,
 ) -> Master:
     began = next((event for event in journal.history if isinstance(event, RunStarted)), None)
-    boundaries = Boundaries(began.mark if began else draw_mark())
-    prompts = Prompts(builtin("prompts"))
+    prompts, boundaries = words
     limits = _limits(settings)
     wire, tools = chosen.wire, team.tools
     given = _given_before(began, journal) if began else order.given
@@ -208,7 +218,7 @@ def _master(
     call = memory.calls(layers.retried(layers.asked(journal, wire.name, chosen.agents), policy))
     used = layers.written_down(layers.settled(layers.in_time(running(tools, context), tools)), journal, tools)
     remembered = RememberedUses(
-        checked(tools, used),
+        layers.refusals_noted(checked(tools, used), journal),
         memory.pasts,
         tools,
         context=context,
@@ -232,19 +242,26 @@ def _master(
         given=given,
         memory=memory,
     )
-    state = journal.state
+    earlier = {name: r for name, r in journal.state.results.items() if r.usable} if began else order.earlier
+    perform = layers.deadline(runner.perform, settings.step_timeout)
+
+    def dispatch(plan: Plan) -> Awaitable[object]:
+        return Dispatcher(plan, perform, journal.note, limits.concurrency, earlier, memory.attempts()).run()
+
     return Master(
         planner=planner if order.planner else None,
-        perform=layers.deadline(runner.perform, settings.step_timeout),
         approve=people.approve,
+        dispatch=dispatch,
         journal=journal,
-        limits=limits,
-        started=RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark),
-        why_cancelled=why_cancelled,
+        lifetime=Lifetime(
+            journal,
+            RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark),
+            why_cancelled,
+            {file.sha256: file.content for file in order.given},
+        ),
+        budget=TimeBudget(limits.seconds),
         files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
-        earlier={name: r for name, r in state.results.items() if r.usable} if began else order.earlier,
-        attempts=memory.attempts(),
-        contents={file.sha256: file.content for file in order.given},
+        earlier=earlier,
     )
 
 

@@ -102,6 +102,7 @@ def resume(
         params=state.params,
         asks_models=state.plan is None or asks_models(state.plan, done),
         resume=record.run_id,
+        mark=began.mark,
     )
     approved = yes or began.planned or any(isinstance(event, StepStarted) for event in history)
     said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
+from master_agent.context import Boundaries
 from master_agent.errors import ModelError, SettingsError
+from master_agent.prompts import Prompts
 from master_agent.settings import Settings, WireName
 from master_agent.threads import Wire
 
 PLANNER_MODEL, AGENT_MODEL = "gpt-6-sol", "gpt-6-luna"  # OpenAI's, without a shutdown date as of 2026-11
+
+
+Words = tuple[Prompts, Boundaries]
+"""Where a wire finds what it tells a model, and the marks it puts around data."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,11 @@ def wire_name(settings: Settings) -> tuple[WireName, str]:
     return "responses", "wire responses, at OpenAI's own address"
 
 
-async def choose(settings: Settings) -> Models:
-    """The wire and the models that the settings choose; ModelError when there is no model to talk to."""
+async def choose(settings: Settings, words: Words | None = None) -> Models:
+    """The wire and the models that the settings choose; ModelError when there is no model to talk to.
+
+    `words` are for what the assistants wire tells of a run that had to begin anew.
+    """
     name, why = wire_name(settings)
     if name == "scripted":
         return Models(_scripted(settings), settings.model, settings.planner_model, why)
@@ -50,19 +59,19 @@ async def choose(settings: Settings) -> Models:
             "such as Ollama (http://localhost:11434/v1), or try without any: master-agent demo",
         )
     model = settings.model or (None if settings.own_server else AGENT_MODEL)
-    wire = _wire(name, settings, model or "")
+    wire = _wire(name, settings, model or "", words)
     if model is None:
         try:
             model = _only_model(await wire.models(), settings)
         finally:
             await wire.close()
-        wire = _wire(name, settings, model)
+        wire = _wire(name, settings, model, words)
     planner = settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
     address = settings.openai_base_url or "OpenAI's own address"
     return Models(wire, model, planner, f"{why}, at {address}" if settings.own_server else why)
 
 
-def _wire(name: WireName, settings: Settings, model: str) -> Wire:
+def _wire(name: WireName, settings: Settings, model: str, words: Words | None) -> Wire:
     key, address = settings.openai_api_key, settings.openai_base_url
     match name:
         case "responses":
@@ -70,9 +79,9 @@ def _wire(name: WireName, settings: Settings, model: str) -> Wire:
 
             return Responses(key, address, model, store=settings.thread_store)
         case "assistants":
-            from master_agent.threads.assistants import Assistants
+            from master_agent.threads.assistants import Assistants, as_data, in_words
 
-            return Assistants(key, address, model)
+            return Assistants(key, address, model, retell=in_words(*words) if words else as_data)
     from master_agent.threads.chat import Chat
 
     return Chat(key, address, model)

@@ -61,7 +61,7 @@ def plan_title(plan: Plan) -> str:
     return f"Plan: {counted(len(plan.plan), 'step')}{order}"
 
 
-REPAIRED = "The model's answer was no whole JSON and was repaired: look twice."
+REPAIRED = "The model's first answer was no good plan; it was mended or asked for again: look twice."
 
 
 def few(names: Sequence[str], most: int = 4) -> str:

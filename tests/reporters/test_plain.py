@@ -63,7 +63,7 @@ def test_the_plan_is_numbered_lines_with_what_it_will_do() -> None:
         err.getvalue()
         == """\
 Plan: 4 steps
-The model's answer was no whole JSON and was repaired: look twice.
+The model's first answer was no good plan; it was mended or asked for again: look twice.
   1. hero (image)
      A sunset over mountains
   2. page (code, needs hero)

@@ -143,7 +143,7 @@ def test_the_plan_is_a_list_where_a_table_has_no_room() -> None:
 def test_a_repaired_plan_says_so_and_a_sequence_names_its_order_once() -> None:
     console = terminal()
     show_plan(console, PLAN.model_copy(update={"repaired": True, "order": "sequence"}), [])
-    assert "Plan: 4 steps, one after the other\nThe model's answer was no whole JSON" in written(console)
+    assert "Plan: 4 steps, one after the other\nThe model's first answer was no good plan" in written(console)
     assert "needs" not in written(console)
 
 

@@ -100,7 +100,10 @@ class ModelCalled(_Event):
 
 
 class ModelReplied(_Event):
-    """A model's answer came, or the call failed with `error`. `items` are what the thread's state gained."""
+    """A model's answer came, or the call failed with `error`. `items` are what the thread's state gained.
+
+    `files`, `lost` and `sources` are what tools that the server ran have left; the journal keeps the files' contents.
+    """
 
     type: Literal["model_replied"] = "model_replied"
     status: str
@@ -111,6 +114,9 @@ class ModelReplied(_Event):
     reason: str | None = None
     ids: dict[str, str] = Field(default_factory=dict)
     items: list[dict[str, JsonValue]] = Field(default_factory=list)
+    files: list[dict[str, JsonValue]] = Field(default_factory=list)
+    lost: list[str] = Field(default_factory=list)
+    sources: list[dict[str, JsonValue]] = Field(default_factory=list)
     error: ErrorInfo | None = None
     retry_after: float | None = None
     seconds: float = 0.0

@@ -87,8 +87,12 @@ def asked(journal: Journal, wire: str, default_model: str | None, clock: Callabl
                 reason=reply.reason,
                 ids=dict(thread.state.ids),
                 items=[dict(item) for item in thread.state.items[known:]],
+                files=[file.to_data() for file in reply.files],
+                lost=list(reply.lost),
+                sources=[source.to_data() for source in reply.sources],
                 seconds=clock() - began,
-            )
+            ),
+            {file.sha256: file.content for file in reply.files},
         )
         return reply
 

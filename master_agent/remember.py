@@ -1,14 +1,16 @@
 """The layers that make a resumed run go on: what was answered or done before comes from the journal, not again."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from pydantic import JsonValue
 
 from master_agent.attachments import Attachment
 from master_agent.errors import MasterAgentError, StepError, ToolError
 from master_agent.events import FileChanged, ModelReplied, ToolCalled, ToolReturned
 from master_agent.past import Intent, StepPast
-from master_agent.threads import Call, CallRequest, ModelToolCall, Reply, RunStatus, ThreadState
+from master_agent.threads import Call, CallRequest, ModelToolCall, Reply, RunStatus, Source, ThreadState
 from master_agent.tools import Begun, Tool, ToolCall, ToolContext, ToolOutput, Use
 from master_agent.workspace import Workspace
 
@@ -22,6 +24,7 @@ class Memory:
 
     pasts: Mapping[str | None, StepPast]
     wire: str
+    blob: Callable[[str], bytes] = lambda _: b""
 
     def thread(self, step: str | None) -> ThreadState | None:
         """The thread of a step, or of the planner, after the last turn that is remembered; None where it begins."""
@@ -44,7 +47,7 @@ class Memory:
         async def call_or_remember(request: CallRequest) -> Reply:
             known = self._replies(request.options.step)
             turn = request.options.turn
-            return _reply(known[turn - 1]) if turn <= len(known) else await call(request)
+            return _reply(known[turn - 1], self.blob) if turn <= len(known) else await call(request)
 
         return call_or_remember
 
@@ -121,14 +124,18 @@ def _files_are_ours(workspace: Workspace, changes: list[FileChanged]) -> bool:
     return all(workspace.digest(change.file.path) in (change.before, change.file.sha256) for change in changes)
 
 
-def _reply(event: ModelReplied) -> Reply:
+def _reply(event: ModelReplied, blob: Callable[[str], bytes]) -> Reply:
     status: RunStatus = event.status  # type: ignore[assignment]
     calls = tuple(ModelToolCall(str(call["id"]), str(call["name"]), str(call["arguments"])) for call in event.calls)
-    return Reply(status, event.text, calls, event.usage, event.remote_id, event.reason)
+    sources = tuple(Source(str(source["title"]), str(source["url"])) for source in event.sources)
+    files, lost = _files(event.files, blob), tuple(event.lost)
+    return Reply(status, event.text, calls, event.usage, event.remote_id, event.reason, files, lost, sources)
 
 
 def _output(event: ToolReturned, blob: Callable[[str], bytes]) -> ToolOutput:
-    pictures = tuple(
-        Attachment(str(kept["name"]), str(kept["media_type"]), blob(str(kept["sha256"]))) for kept in event.pictures
-    )
+    pictures = _files(event.pictures, blob)
     return ToolOutput(event.text, event.data, event.artifacts, event.usage, pictures, event.error)
+
+
+def _files(kept: Iterable[Mapping[str, JsonValue]], blob: Callable[[str], bytes]) -> tuple[Attachment, ...]:
+    return tuple(Attachment(str(one["name"]), str(one["media_type"]), blob(str(one["sha256"]))) for one in kept)

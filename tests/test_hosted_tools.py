@@ -183,6 +183,19 @@ def test_what_was_paid_for_is_kept_though_the_step_fails(cli: Cli, after: Answer
     assert (cli.folder / "images/analyst.png").read_bytes() == PNG
 
 
+def test_a_resumed_run_has_what_earlier_turns_left_without_asking_for_it_again(cli: Cli) -> None:
+    first = says(picture(PNG), cites("Look.", file("a.csv"), page("https://a.example/")), call("list_files", {}))
+    with HostedServer([first, error(400, "No."), reply("Done.")], {("cntr_1", "cfile_1"): b"a"}) as server:
+        assert step(asked(analyst(cli, "tools: [list_files]"), server))["status"] == "failed"
+        done = asked(cli, server, "resume", "--json")
+        assert (server.count, server.fetched) == (3, ["cntr_1/cfile_1"])
+
+    result = step(done)
+    assert (done.code, result["text"]) == (0, "Done."), done.out
+    assert saved(cli, result) == {"images/analyst.png": PNG, "a.csv": b"a"}
+    assert [source["url"] for source in result["data"]["sources"]] == ["https://a.example/"]
+
+
 def test_a_wire_without_hosted_tools_is_told_of_before_any_request(cli: Cli) -> None:
     with ChatServer() as server:
         done = analyst(cli)(

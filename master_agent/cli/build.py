@@ -211,7 +211,7 @@ def _master(
     limits = _limits(settings)
     wire, tools = chosen.wire, team.tools
     given = _given_before(began, journal) if began else order.given
-    memory = Memory(pasts(journal.history), wire.name)
+    memory = Memory(pasts(journal.history), wire.name, journal.blob)
     run_files = _run_files(workspace, journal, order)
     context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files)
     policy = RetryPolicy(attempts=settings.attempts)

@@ -6,6 +6,8 @@ from tests.conftest import Cli, says
 from tests.servers import chat
 from tests.servers.chat import ChatServer
 from tests.servers.loopback import Behaviour, Body
+from tests.threads.test_misbehaviour import CASES as ON_EVERY_WIRE
+from tests.threads.test_misbehaviour import WIRES, there
 
 QUICK = ("--attempts", "2", "--call-timeout", "1.5", "--model", "m")
 
@@ -64,6 +66,38 @@ def test_a_step_without_an_answer_fails_and_finished_ones_keep_their_results(cli
     assert results["bad"]["error"]["type"] == kind
     assert said in str(results["bad"]["error"])
     assert server.count == times + 1
+
+
+@pytest.mark.parametrize("wire", ["responses", "assistants"])
+@pytest.mark.parametrize("name", ["401", "html", "a reset in mid-stream", "a hang in mid-stream"])
+def test_on_every_wire_a_service_that_misbehaves_is_one_message_and_exit_code_4(cli: Cli, wire: str, name: str) -> None:
+    case = ON_EVERY_WIRE[name]
+    mended = wire in case.mended
+    tries = 1 if mended else case.asked
+    with there(wire, [case.answer_of(wire)] * tries) as at:
+        flags = ("--wire", wire, "--openai-base-url", at.base_url, *QUICK)
+        ran = cli("agents", "run", "code", "Hi", *flags, "--events")
+        assert at.asked() == tries
+
+    assert "Traceback" not in ran.err
+    replied = [event for event in ran.events if event["type"] == "model_replied"]
+    (finished,) = [event for event in ran.events if event["type"] == "step_finished"]
+    if mended:
+        assert (ran.code, [event["status"] for event in replied]) == (0, ["completed"])
+        return
+    assert ran.code == 4
+    assert [event["error"]["type"] for event in replied] == [case.type] * tries
+    assert finished["result"]["error"]["type"] == case.type
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_on_every_wire_a_planner_that_gets_no_answer_says_so_once(cli: Cli, wire: str) -> None:
+    with there(wire, [chat.status(503)] * 2) as at:
+        ran = cli("plan", "Greet", "--wire", wire, "--openai-base-url", at.base_url, *QUICK)
+        assert at.asked() == 2
+
+    assert (ran.code, ran.out) == (4, "")
+    assert ran.err.count("answered 503") == 1, ran.err
 
 
 def test_a_server_that_is_not_there_is_named(cli: Cli) -> None:

@@ -66,6 +66,7 @@ class State:
     used: dict[str | None, Usage] = field(default_factory=dict)
     status: RunStatus | None = None
     error: ErrorInfo | None = None
+    worked: float | None = None
     began: str | None = None
     ended: str | None = None
 
@@ -76,7 +77,9 @@ class State:
 
     @property
     def seconds(self) -> float:
-        """From the first event to the last one, in seconds."""
+        """The seconds of work of its processes, as each said at its end; else from the first event to the last one."""
+        if self.worked is not None:
+            return self.worked
         if self.began is None or self.ended is None:
             return 0.0
         return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.began)).total_seconds()
@@ -104,6 +107,7 @@ def apply(state: State, event: Event) -> None:
             state.results[event.step] = event.result
         case RunFinished():
             state.status, state.error = event.status, event.error
+            state.worked = round((state.worked or 0.0) + event.seconds, 3)
 
 
 def fold(history: Iterable[Event]) -> State:

@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from master_agent.errors import MasterAgentError
 from master_agent.events import RunFinished, RunResumed, RunStarted
 from master_agent.journal import Journal
+from master_agent.limits import TimeBudget
 from master_agent.results import ErrorInfo, RunStatus
 
 
 @dataclass(frozen=True)
 class Lifetime:
-    """How a run begins and ends. `contents` are the files given with it, by their SHA-256."""
+    """How a run begins and ends. `contents` are the files given with it, by their SHA-256.
+
+    Its seconds are those of `budget`: a person's thinking is no work of the run.
+    """
 
     journal: Journal
     started: RunStarted | RunResumed
     why_cancelled: Callable[[], ErrorInfo]
+    budget: TimeBudget
     contents: Mapping[str, bytes] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -42,5 +47,5 @@ class Lifetime:
             status, error = "failed", ErrorInfo(type="bug", message=f"{type(bug).__name__}: {bug}")
             raise
         finally:
-            seconds = self.journal.state.seconds
+            seconds = round(self.budget.spent, 3)
             await self.journal.append(RunFinished(status=status, error=error, seconds=seconds))

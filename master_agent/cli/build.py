@@ -245,6 +245,9 @@ def _master(
     earlier = {name: r for name, r in journal.state.results.items() if r.usable} if began else order.earlier
     perform = layers.deadline(runner.perform, settings.step_timeout)
 
+    budget = TimeBudget(limits.seconds)
+    started = RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark)
+
     def dispatch(plan: Plan) -> Awaitable[object]:
         return Dispatcher(plan, perform, journal.note, limits.concurrency, earlier, memory.attempts()).run()
 
@@ -253,13 +256,8 @@ def _master(
         approve=people.approve,
         dispatch=dispatch,
         journal=journal,
-        lifetime=Lifetime(
-            journal,
-            RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark),
-            why_cancelled,
-            {file.sha256: file.content for file in order.given},
-        ),
-        budget=TimeBudget(limits.seconds),
+        lifetime=Lifetime(journal, started, why_cancelled, budget, {file.sha256: file.content for file in order.given}),
+        budget=budget,
         files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
         earlier=earlier,
     )

@@ -106,7 +106,8 @@ def test_every_request_is_streamed_or_not_and_none_repeats_a_seed(cli: Cli) -> N
     deltas = [event for event in ran.events if event["type"] == "text_delta" and event["step"] == "page"]
     assert "".join(delta["text"] for delta in deltas).endswith(f"{PAGE}```\n")
     order = [event["type"] for event in ran.events if event.get("step") == "hero"]
-    assert order.index("tool_called") < order.index("file_changed") < order.index("tool_returned")
+    used = [kind for kind in order if kind in ("tool_called", "file_changed", "tool_returned")]
+    assert used == ["tool_returned", "tool_called", "file_changed", "tool_returned"]  # refused once, then used
 
 
 def test_ctrl_c_cancels_the_prediction_at_replicate(cli: Cli) -> None:

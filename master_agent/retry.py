@@ -21,7 +21,8 @@ def asked_to_wait(error: MasterAgentError) -> float | None:
 class RetryPolicy:
     """How often and how patiently: `attempts` in all; waits in seconds, doubling from `first_wait` to `longest_wait`.
 
-    A server's Retry-After takes the place of the wait; one longer than `longest_retry_after` ends the trying.
+    A server's Retry-After takes the place of the wait; one longer than `longest_retry_after` ends the trying. A server
+    that says when to come back is busy and not broken, so it is tried twice as often, where it is tried again at all.
     """
 
     attempts: int = 4
@@ -31,9 +32,10 @@ class RetryPolicy:
 
     def wait(self, error: MasterAgentError, attempt: int, chance: Callable[[], float]) -> float | None:
         """Seconds to wait after the failed `attempt` (from 1); None when there is no use in another."""
-        if not error.retryable or attempt >= self.attempts:
-            return None
         asked = asked_to_wait(error)
+        attempts = self.attempts * 2 if asked and self.attempts > 1 else self.attempts
+        if not error.retryable or attempt >= attempts:
+            return None
         if asked is not None:
             return asked + chance() * 0.1 if asked <= self.longest_retry_after else None
         # Full jitter: many steps that failed together must not come back together.

@@ -69,7 +69,7 @@ def test_a_step_without_an_answer_fails_and_finished_ones_keep_their_results(cli
 
 
 @pytest.mark.parametrize("wire", ["responses", "assistants"])
-@pytest.mark.parametrize("name", ["401", "html", "a reset in mid-stream", "a hang in mid-stream"])
+@pytest.mark.parametrize("name", ["401", "html", "a stream without its end", "a hang in mid-stream"])
 def test_on_every_wire_a_service_that_misbehaves_is_one_message_and_exit_code_4(cli: Cli, wire: str, name: str) -> None:
     case = ON_EVERY_WIRE[name]
     mended = wire in case.mended

@@ -104,8 +104,27 @@ def test_a_retry_after_that_is_too_long_ends_the_trying() -> None:
     assert (trying.attempts, trying.waits) == ([1], [])
 
 
-def test_one_attempt_means_one() -> None:
-    trying = Trying(HEALS)
+def test_a_server_that_says_when_to_come_back_is_tried_twice_as_often() -> None:
+    trying = Trying(*[asked_to_wait(2)] * 5)
+    trying.run(RetryPolicy(attempts=3))
+    assert trying.attempts == [1, 2, 3, 4, 5, 6]
+
+    trying = Trying(*[asked_to_wait(2)] * 6)
+    with pytest.raises(ModelError, match="slow down"):
+        trying.run(RetryPolicy(attempts=3))
+    assert trying.attempts == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_that_breaks_after_that_is_tried_no_longer() -> None:
+    trying = Trying(*[asked_to_wait(2)] * 3, HEALS)
+    with pytest.raises(ModelError):
+        trying.run(RetryPolicy(attempts=3))
+    assert trying.attempts == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("error", [HEALS, asked_to_wait(2)])
+def test_one_attempt_means_one(error: ModelError) -> None:
+    trying = Trying(error)
     with pytest.raises(ModelError):
         trying.run(RetryPolicy(attempts=1))
     assert trying.attempts == [1]

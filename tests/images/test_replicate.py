@@ -166,6 +166,16 @@ def test_success_without_a_picture_is_an_error(output: Any) -> None:
     assert "succeeded without a picture" in error.message
 
 
+def test_a_picture_that_is_gone_is_not_made_again() -> None:
+    error, server = fails(Script(file=(Refusal(404),) * 9))
+    assert (error.type, error.retryable) == ("image_failed", False)
+    assert "the picture was made, but could not be fetched" in error.message
+    assert "404" in error.message
+    assert error.hint is not None
+    assert "Until 2026-03-01T13:00:00Z it may be at http://127.0.0.1:" in error.hint
+    assert (len(server.seen("create")), len(server.seen("file"))) == (1, 1)
+
+
 def test_a_page_that_is_called_a_picture_is_an_error() -> None:
     error, _ = fails(Script(output="page"))
     assert error.type == "image_failed"

@@ -86,8 +86,9 @@ def until_a_date(seconds: int) -> Behaviour:
 
 @dataclass(frozen=True)
 class Case:
-    """What a server does, on all wires or on each, and what comes of it; it is asked twice where that can help.
+    """What a server does, on all wires or on each, and what comes of it.
 
+    It is `asked` twice where that can help, and four times where it says itself when it will.
     `waits` are the seconds between the tries, at least and at most. Where it is `mended` no harm is done.
     """
 
@@ -117,9 +118,9 @@ CASES: dict[str, Case] = {
     "409": Case(status(409), "server_error", "409"),
     "429": Case(status(429), "rate_limited", "429"),
     "429 for seconds": Case(
-        status(429, headers={"retry-after": "7"}), "rate_limited", "429", waits=(7, 7.1), retry_after=(7, 7)
+        status(429, headers={"retry-after": "7"}), "rate_limited", "429", asked=4, waits=(7, 7.1), retry_after=(7, 7)
     ),
-    "429 until a date": Case(until_a_date(30), "rate_limited", "429", waits=(20, 30.1), retry_after=(20, 30)),
+    "429 until a date": Case(until_a_date(30), "rate_limited", "429", asked=4, waits=(20, 30.1), retry_after=(20, 30)),
     "429 for an hour": Case(
         status(429, headers={"retry-after": "3600"}), "rate_limited", "3600", asked=1, retry_after=(3600, 3600)
     ),
@@ -127,7 +128,7 @@ CASES: dict[str, Case] = {
     "500": Case(status(500), "server_error", "500"),
     "503": Case(status(503), "server_error", "503"),
     "503 for seconds": Case(
-        status(503, headers={"retry-after": "3"}), "server_error", "503", waits=(3, 3.1), retry_after=(3, 3)
+        status(503, headers={"retry-after": "3"}), "server_error", "503", asked=4, waits=(3, 3.1), retry_after=(3, 3)
     ),
     "html": Case(chat.html(), "malformed_reply", "Sign in to the hotel"),
     "half a json": Case(
@@ -141,7 +142,7 @@ CASES: dict[str, Case] = {
         {
             "chat": chat.reset(after="And th"),
             "responses": responses.reset(after="And th"),
-            "assistants": assistant_runs.says("Fine.", resets=True),
+            "assistants": assistant_runs.says("Fine.", resets=True, gap=0.5),
         },
         "connection",
         "no connection to http://127.0.0.1:",

@@ -9,7 +9,8 @@ from tests.servers.loopback import Behaviour, Body
 from tests.threads.test_misbehaviour import CASES as ON_EVERY_WIRE
 from tests.threads.test_misbehaviour import WIRES, there
 
-QUICK = ("--attempts", "2", "--call-timeout", "1.5", "--model", "m")
+PATIENT = ("--attempts", "2", "--model", "m")
+QUICK = (*PATIENT, "--call-timeout", "1.5")
 
 CASES: dict[str, tuple[Behaviour, int, str, str]] = {
     # name: what the server does, how often it is asked, the error's type, what the message says
@@ -75,7 +76,7 @@ def test_on_every_wire_a_service_that_misbehaves_is_one_message_and_exit_code_4(
     mended = wire in case.mended
     tries = 1 if mended else case.asked
     with there(wire, [case.answer_of(wire)] * tries) as at:
-        flags = ("--wire", wire, "--openai-base-url", at.base_url, *QUICK)
+        flags = ("--wire", wire, "--openai-base-url", at.base_url, *(QUICK if "hang" in name else PATIENT))
         ran = cli("agents", "run", "code", "Hi", *flags, "--events")
         assert at.asked() == tries
 
@@ -93,7 +94,7 @@ def test_on_every_wire_a_service_that_misbehaves_is_one_message_and_exit_code_4(
 @pytest.mark.parametrize("wire", WIRES)
 def test_on_every_wire_a_planner_that_gets_no_answer_says_so_once(cli: Cli, wire: str) -> None:
     with there(wire, [chat.status(503)] * 2) as at:
-        ran = cli("plan", "Greet", "--wire", wire, "--openai-base-url", at.base_url, *QUICK)
+        ran = cli("plan", "Greet", "--wire", wire, "--openai-base-url", at.base_url, *PATIENT)
         assert at.asked() == 2
 
     assert (ran.code, ran.out) == (4, "")

@@ -1,6 +1,7 @@
 """From the chunks of a stream, or from a whole completion, to one Reply: whatever shape the server gives them."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from master_agent.results import Usage
 from master_agent.threads import ModelToolCall, Reply
 from master_agent.threads._openai import Server, sendable, usage_of
 
+_MARKS = re.compile(r"\\.|[\"{}\[\]]", re.DOTALL)
+"""What opens, closes, or is escaped in JSON."""
+
 
 @dataclass
 class _Call:
@@ -17,16 +21,34 @@ class _Call:
 
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    written: list[str] = field(default_factory=list)
     extra: Any = None
+    _read: int = 0
+    _depth: int = 0
+    _in_text: bool = False
+    _held: str = ""
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.written)
 
     @property
     def whole(self) -> bool:
-        try:
-            json.loads(self.arguments)
-        except ValueError:
-            return False
-        return bool(self.name)
+        """Whether its arguments have come to the end of what they began with; each fragment is read once for it."""
+        for piece in self.written[self._read :]:
+            self._count(self._held + piece)
+        self._read = len(self.written)
+        return bool(self.name) and self._depth == 0 and any(map(str.strip, self.written))
+
+    def _count(self, piece: str) -> None:
+        """Goes on counting the brackets that are open."""
+        cut = (len(piece) - len(piece.rstrip("\\"))) % 2  # what follows is escaped, and comes later
+        self._held = piece[len(piece) - cut :]
+        for mark in _MARKS.findall(piece[: len(piece) - cut]):
+            if mark == '"':
+                self._in_text = not self._in_text
+            elif not self._in_text:
+                self._depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark, 0)
 
 
 @dataclass
@@ -34,14 +56,14 @@ class Answer:
     """One answer as it comes in: `add` every chunk, or the whole completion once, then ask for the `reply`."""
 
     server: Server
-    text: str = ""
-    refusal: str = ""
-    reasoning: str = ""
     finish: str = ""
     usage: Usage | None = None
     id: str | None = None
     calls: list[_Call] = field(default_factory=list)
     _at: dict[int, _Call] = field(default_factory=dict)
+    _text: list[str] = field(default_factory=list)
+    _refusal: list[str] = field(default_factory=list)
+    _reasoning: list[str] = field(default_factory=list)
 
     def whole(self, body: bytes) -> None:
         """Takes in a completion that came at once; ModelError when it is none."""
@@ -72,15 +94,15 @@ class Answer:
         choice = _choice(data)  # absent from the chunk that brings the usage
         said = _mapping(choice.get("delta") or choice.get("message"))
         self.finish = _string(choice.get("finish_reason")).lower() or self.finish
-        self.refusal += _string(said.get("refusal"))
-        self.reasoning += _string(said.get("reasoning_content"))
+        self._refusal.append(_string(said.get("refusal")))
+        self._reasoning.append(_string(said.get("reasoning_content")))
         calls = said.get("tool_calls")
         for fragment in calls if isinstance(calls, list) else ():
             self._add_call(_mapping(fragment))
         if old := _mapping(said.get("function_call")):
             self._add_call({"index": 0, "function": old})
         piece = _text(said.get("content"))
-        self.text += piece
+        self._text.append(piece)
         return sendable(piece)
 
     def _add_call(self, fragment: Mapping[str, Any]) -> None:
@@ -96,7 +118,7 @@ class Answer:
         if isinstance(index, int):
             self._at[index] = call
         call.id, call.name = call.id or id_, call.name or name
-        call.arguments += arguments or ""
+        call.written.append(arguments or "")
         call.extra = fragment.get("extra_content", call.extra)
 
     def _latest(self, id_: str) -> _Call | None:
@@ -110,11 +132,11 @@ class Answer:
         A refusal is status `failed` with the reason "refused: …"; a reply that was cut off is `incomplete` with the
         reason `max_output_tokens` or `content_filter`, and its calls, which may be cut off too, are left out.
         """
-        text = sendable(self.text)
+        text, refusal = sendable("".join(self._text)), sendable("".join(self._refusal))
         if self.finish == "error":
             raise self.server.reported({"message": "the model broke off with an error"})
-        if self.refusal:
-            return self._ended("failed", text, f"refused: {self.server.clean(sendable(self.refusal))}")
+        if refusal:
+            return self._ended("failed", text, f"refused: {self.server.clean(refusal)}", refusal)
         if self.finish in ("length", "content_filter"):
             return self._ended("incomplete", text, "max_output_tokens" if self.finish == "length" else self.finish)
         if not self.finish:
@@ -125,8 +147,8 @@ class Answer:
             raise self.server.malformed(text, "a call of a tool without the tool's name")
         calls = tuple(_identified(self.calls, taken))
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if self.reasoning:  # who sent it with a call wants to see it again with the call's output
-            message["reasoning_content"] = sendable(self.reasoning)
+        if reasoning := "".join(self._reasoning):  # who sent it with a call wants to see it with the call's output
+            message["reasoning_content"] = sendable(reasoning)
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             | ({"extra_content": raw.extra} if raw.extra is not None else {})
@@ -134,8 +156,8 @@ class Answer:
         ]
         return Reply("requires_action", text, calls, self.usage, self.id), message
 
-    def _ended(self, status: Any, text: str, reason: str | None) -> tuple[Reply, dict[str, Any]]:
-        message = {"role": "assistant", "content": text or sendable(self.refusal)}
+    def _ended(self, status: Any, text: str, reason: str | None, said: str = "") -> tuple[Reply, dict[str, Any]]:
+        message = {"role": "assistant", "content": text or said}
         return Reply(status, text, (), self.usage, self.id, reason), message
 
 

@@ -25,7 +25,7 @@ class Answer:
     server: Server
     finish: str = ""
     response: Mapping[str, Any] = field(default_factory=dict)
-    _text: str = ""
+    _text: list[str] = field(default_factory=list)
     _done: dict[int, Item] = field(default_factory=dict)
     _asides: set[int] = field(default_factory=set)
 
@@ -53,7 +53,7 @@ class Answer:
         match data.get("type"):
             case "response.output_text.delta" if index not in self._asides:
                 piece = _string(data.get("delta"))
-                self._text += piece
+                self._text.append(piece)
                 return sendable(piece)
             case "response.output_item.added" if _aside(_mapping(data.get("item"))):
                 self._asides.add(index)
@@ -92,7 +92,7 @@ class Answer:
                 calls, items = self._calls(items, taken)
                 status: RunStatus = "requires_action" if calls else "completed"
                 return Reply(status, text, calls, self.usage, self.id), items
-        raise self.server.malformed(self._text, "a stream that ended before the reply did")
+        raise self.server.malformed("".join(self._text), "a stream that ended before the reply did")
 
     @property
     def id(self) -> str | None:
@@ -123,8 +123,8 @@ class Answer:
         output = self.response.get("output")
         items: Iterable[object] = output if isinstance(output, list) else ()
         found = items or [self._done[index] for index in sorted(self._done)]
-        if not found and self._text:
-            found = [{"type": "message", "role": "assistant", "content": self._text}]
+        if not found and (text := "".join(self._text)):
+            found = [{"type": "message", "role": "assistant", "content": text}]
         return tuple(_returnable(item) for item in map(_mapping, found) if _wanted(item))
 
     def _calls(

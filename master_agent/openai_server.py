@@ -92,8 +92,8 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """The address for people: without a password that stands in it."""
-        return re.sub(r"//[^/@]*@", "//", self.address)
+        """The address for people: without a password or a query that stands in it."""
+        return re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", self.address, flags=re.DOTALL))
 
     @property
     def is_openai(self) -> bool:

@@ -167,7 +167,7 @@ def state_folder(settings: Settings) -> Path:
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
     """The settings of this process; SettingsError names the source of a value that cannot be."""
     config_file = config_folder(environ) / "config.toml"
-    dotenv, config = _dotenv(folder / ".env"), _config(config_file)
+    dotenv, config = read_dotenv(folder / ".env"), _config(config_file)
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     notices: list[str] = []
@@ -215,15 +215,26 @@ def _part_keys_from_strange_servers(
     return notices
 
 
-def _dotenv(path: Path) -> dict[str, str | None]:
+def read_dotenv(path: Path) -> dict[str, str | None]:
+    """The variables of a .env file, nothing filled in; SettingsError names the first line that cannot be read."""
     if not path.is_file():
         return {}
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     try:
-        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            bindings = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
+    for binding in bindings:
+        if binding.error:  # the line itself may hold a secret
+            before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
+            line = binding.original.line + before.count("\n")
+            raise SettingsError(
+                f"line {line} of {path} cannot be read",
+                hint="A line is NAME=value, with quotes that match, or a comment that begins with #.",
+            )
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_task_of_nothing_is_refused(cli: Cli, task: str) -> None:
         (["Greet", "--concurrency", "0"], "--concurrency"),
         (["Greet", "--timeout", "-1"], "--timeout"),
         (["Greet", "--wire", "telepathy"], "--wire"),
-        (["Greet", "--param", "novalue"], "KEY=VALUE"),
+        (["Greet", "--param", "novalue"], "NAME=VALUE"),
         (["Greet", "--workspace", "nowhere"], "nowhere"),
         (["Greet", "-o", "plan.json"], "--dry-run"),
         (["agents", "show", "imgae"], 'did you mean "image"'),

@@ -446,12 +446,14 @@ def test_at_a_terminal_the_plan_can_be_edited_and_faults_are_shown(cli: Cli, lan
         "path, count = pathlib.Path(sys.argv[1]), pathlib.Path(__file__).with_suffix('.count')\n"
         "first = not count.exists(); count.touch()\n"
         "text = path.read_text()\n"
-        "path.write_text(text.replace('\"code\"', '\"cod\"') if first else text.replace('index.html', 'start.html'))\n"
+        "path.write_text(text.replace('\"code\"', '\"cod\"').replace('index.html', 'start.html') if first\n"
+        "    else text.replace('\"cod\"', '\"code\"'))\n"
     )
     terminal = AtTerminal(cli, "Make a landing page", landing, OFFLINE, EDITOR=f"{sys.executable} {editor}")
 
     terminal.answer("Run it.*: ", "e\n")
     terminal.child.expect('did you mean "code"')
+    terminal.child.expect("opens what you wrote")
     terminal.answer("Run it.*: ", "e\n")
     terminal.answer("Run it.*: ", "y\n")
     code, shown = terminal.end()

@@ -1,15 +1,17 @@
 """The commands, put together; errors become messages and exit codes here."""
 
 import sys
-import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from master_agent.cli import arguments, demo, doctor, exit_codes, history, init, look, streams, work
+from master_agent import __version__
+from master_agent.cli import arguments, demo, doctor, exit_codes, help_texts, history, init, look, streams, work
+from master_agent.cli.failures import ToldError, explain, say, trace
 from master_agent.cli.options import Options
-from master_agent.errors import MasterAgentError, UsageError
+from master_agent.errors import UsageError
 from master_agent.results import ErrorInfo, RunResult, RunStatus
 
 HELP = """A task in words becomes a plan you can read, and the plan becomes finished work you can check.
@@ -35,44 +37,73 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    options_metavar="",
+    subcommand_metavar='"TASK"|COMMAND [OPTIONS]',
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        streams.write(f"master-agent {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", "-V", help="Show the version and exit.", callback=_version, is_eager=True),
+]
+
+
+@app.callback()
+def _program(*, version: Version = False) -> None: ...
+
+
 work.add_to(app)
 history.add_to(app)
 look.add_to(app)
 doctor.add_to(app)
 init.add_to(app)
 demo.add_to(app)
+help_texts.tidy(app)
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command that argv names; returns the exit code. Every error is told once, in the form asked for."""
-    streams.prepare()
+    try:
+        streams.prepare()
+        code = _run(argv)
+        streams.flush()
+    except OSError as error:  # of standard output: every other one is a bug, and was told of as one
+        streams.give_up(error)
+        return exit_codes.FAILED
+    return code
+
+
+def tell_interrupted(argv: Sequence[str]) -> None:
+    """For a program: its one object or event, when Ctrl-C came before anything else could."""
+    _tell(argv, explain(KeyboardInterrupt())[0])
+
+
+def _run(argv: Sequence[str]) -> int:
     if sys.platform == "win32":
         streams.say("master-agent runs on Linux and macOS. On Windows, install it in WSL: https://aka.ms/wsl")
         return exit_codes.USAGE
     try:
-        return _run(argv)
-    except MasterAgentError as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        _tell(argv, ErrorInfo.of(error))
-        return exit_codes.of_error(error)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to say to them, at the interpreter's exit neither.
-        sys.stdout = None
-        return exit_codes.FAILED
-    except KeyboardInterrupt:
-        _tell(argv, ErrorInfo(type="interrupted", message="interrupted by Ctrl-C"))
-        return exit_codes.INTERRUPTED
-    except Exception as bug:  # the last net: a bug is shown with its traceback, and has its own exit code
-        traceback.print_exc()
-        message = f"{type(bug).__name__}: {bug}"
-        _tell(argv, ErrorInfo(type="bug", message=message, hint="This is a bug of master-agent; please report it."))
-        return exit_codes.BUG
+        return _command(argv)
+    except ToldError as told:
+        return told.code
+    except (Exception, KeyboardInterrupt) as error:  # the last net: a bug has its traceback and its own exit code
+        if isinstance(error, OSError) and streams.is_broken(error):
+            raise
+        info, code = explain(error)
+        trace(error, debug="--debug" in _words(argv))
+        _tell(argv, info)
+        say(info)
+        return code
 
 
-def _run(argv: Sequence[str]) -> int:
+def _command(argv: Sequence[str]) -> int:
     try:
         code = app(args=arguments.rewrite(argv), prog_name="master-agent", standalone_mode=False)
     except typer.Exit as done:
@@ -87,17 +118,14 @@ def _run(argv: Sequence[str]) -> int:
     return code if isinstance(code, int) else exit_codes.DONE
 
 
+def _words(argv: Sequence[str]) -> Sequence[str]:
+    return argv[: list(argv).index("--")] if "--" in argv else argv
+
+
 def _tell(argv: Sequence[str], error: ErrorInfo) -> None:
-    """The error on stderr; for programs its one terminal object or event on stdout too."""
-    words = argv[: list(argv).index("--")] if "--" in argv else argv
-    as_json, as_events = "--json" in words, "--events" in words
-    try:
-        if as_json or as_events:
-            status: RunStatus = "cancelled" if error.type == "interrupted" else "failed"
-            reporter = streams.make_reporter(Options({}, json=as_json, events=not as_json))
-            reporter.finish(RunResult(status=status, error=error))
-        streams.say(f"master-agent: {error.message}")
-        if error.hint:
-            streams.say(f"  {error.hint}")
-    except BrokenPipeError:
-        sys.stdout = None
+    """For programs their one terminal object or event on stdout, when no run has begun to tell them anything."""
+    as_json, as_events = "--json" in _words(argv), "--events" in _words(argv)
+    if as_json or as_events:
+        status: RunStatus = "cancelled" if error.type == "interrupted" else "failed"
+        reporter = streams.make_reporter(Options({}, json=as_json, events=not as_json))
+        reporter.finish(RunResult(status=status, error=error))

@@ -3,21 +3,28 @@
 import asyncio
 import shlex
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from master_agent import plan as plans
 from master_agent.approval import Approved, Declined, Later
+from master_agent.cli import streams
 from master_agent.cli.build import Team, image_provider, no_pictures
-from master_agent.errors import PlanError
+from master_agent.cli.interruption import Interruption
+from master_agent.errors import FileRefusedError, PlanError
 from master_agent.events import ToolCalled
 from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
+from master_agent.references import Reference, find
 from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
+from master_agent.reporters.words import overwrites
 from master_agent.settings import Settings
+from master_agent.workspace import Workspace
+
+_OF_A_FOLDER = (".master-agent", "agents")
 
 
 def maker(settings: Settings) -> str:
@@ -36,15 +43,11 @@ def maker(settings: Settings) -> str:
 
 def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str) -> list[str]:
     """What a plan may do beside asking models, a line for each kind; `pictures` is how they come about, in words."""
-    lines: list[str] = []
+    lines = list(_of_this_folder(plan, team))
     paid = [step for step in plan.plan if "pay" in _step_effects(step, team)]
     if paid:
         lines.append(f"{_count(paid, 'step')} may make pictures, {pictures}: {_names(paid)}")
-    for step in plan.plan:
-        if isinstance(step, ToolStep) and step.arguments.get("overwrite") is True:
-            path = step.arguments.get("path")
-            if isinstance(path, str) and (workspace / path).exists():
-                lines.append(f"{step.id} replaces the file {path}")
+    lines += _replaced(plan, workspace)
     writing = [s for s in plan.plan if "write" in _step_effects(s, team) and s not in paid]
     if writing:
         lines.append(f"{_count(writing, 'step')} may write files beneath {workspace.resolve()}: {_names(writing)}")
@@ -52,6 +55,43 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str) -> list[s
     if running:
         lines.append(f"{_count(running, 'step')} may run code: {_names(running)}")
     return lines
+
+
+def _of_this_folder(plan: Plan, team: Team) -> Iterable[str]:
+    """The agents that a stranger may have put into the folder, the built-in ones that they replace among them."""
+    used = dict.fromkeys(step.agent for step in plan.plan if isinstance(step, AgentStep))
+    for source, name in ((team.agents[name].source, name) for name in used):
+        if source is not None and source.parent.parts[-2:] == _OF_A_FOLDER:
+            here = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
+            yield f"agent {name} comes from this folder: {here}"
+
+
+def _replaced(plan: Plan, workspace: Path) -> Iterable[str]:
+    given = [(s.id, s.arguments.get("path")) for s in plan.plan if isinstance(s, ToolStep) and overwrites(s)]
+    if not given:
+        return
+    with Workspace(workspace) as files:
+        for step_id, path in given:
+            try:
+                if isinstance(path, str) and files.exists(path):
+                    yield f"{step_id} replaces the file {path}"
+            except FileRefusedError:  # which the tool will be told as well: nothing is replaced
+                continue
+
+
+def unused(params: Collection[str], plan: Plan) -> list[str]:
+    """Those of the parameters that neither the plan's task nor its steps refer to."""
+    said = [step.prompt if isinstance(step, AgentStep) else step.arguments for step in plan.plan]
+    found = [reference for value in (plan.task, *said) for reference in find(value) if isinstance(reference, Reference)]
+    used = {reference.path[0] for reference in found if reference.source == "params"}
+    return [name for name in params if name not in used]
+
+
+def say_unused(params: Collection[str], plan: Plan, say: Callable[[str], None]) -> None:
+    """Tells of parameters that nothing refers to: a slip in a name, or a task that never says ${params.NAME}."""
+    if names := unused(params, plan):
+        what = f"the parameter {names[0]} is" if len(names) == 1 else f"the parameters {', '.join(names)} are"
+        say(f"{what} used nowhere in the task or the plan; one is used as ${{params.{names[0]}}}")
 
 
 def _step_effects(step: Step, team: Team) -> set[str]:
@@ -84,9 +124,13 @@ class Asking:
     stdin: TextIO
     stderr: TextIO
     environ: Mapping[str, str]
+    interruption: Interruption
+    given: Collection[str] = ()
 
     async def approve(self, plan: Plan) -> Approved | Declined | Later:
         """Shows the plan, then asks: run it? yes, no, edit."""
+        say_unused(self.given, plan, self.reporter.notice)
+        draft: bytes | None = None
         while True:
             shown = effects(plan, self.team, workspace=self.workspace, pictures=self.pictures)
             if self.yes:
@@ -95,14 +139,24 @@ class Asking:
             if not (self.stdin.isatty() and self.stderr.isatty()):
                 return Later()
             self.show(plan, shown)
-            answer = await self._ask("Run it? [y]es / [n]o / [e]dit: ")
-            match answer.strip().lower():
-                case "y" | "yes":
+            match await self._choose():
+                case "yes":
                     return Approved(plan)
-                case "n" | "no" | "":
+                case "no":
                     return Declined()
+            plan, draft = await self._edit(plan, draft)
+
+    async def _choose(self) -> Literal["yes", "no", "edit"]:
+        while True:
+            answer = (await self._ask("Run it? [y]es / [n]o / [e]dit: ")).strip()
+            match answer.lower():
+                case "y" | "yes":
+                    return "yes"
+                case "n" | "no" | "":
+                    return "no"
                 case "e" | "edit":
-                    plan = await self._edit(plan)
+                    return "edit"
+            streams.say(f'"{answer}" is no answer: y runs the plan, n leaves it, e opens it in your editor')
 
     def unverified(self, said: Unverified | None) -> Callable[[ToolCalled], Awaitable[Unverified]]:
         """Who decides about an effect that nobody can look up: what was said before, else the person, else later."""
@@ -125,37 +179,53 @@ class Asking:
 
     async def _ask(self, question: str) -> str:
         self.reporter.pause()
+        answer = ""
         try:
             self.stderr.write(question)
             self.stderr.flush()
-            return await _line(self.stdin)
+            with self.interruption.asking():
+                answer = await _line(self.stdin)
+            return answer
         finally:
+            if not answer.endswith("\n"):  # what comes next gets a line of its own
+                self.stderr.write("\n")
             self.reporter.resume()
 
-    async def _edit(self, plan: Plan) -> Plan:
-        """The plan as the person left it in their editor; the old one when it has faults, which are shown."""
+    async def _edit(self, plan: Plan, draft: bytes | None) -> tuple[Plan, bytes | None]:
+        """The plan as the person left it in their editor; the old one when it has faults, which are shown.
+
+        `draft` is what they wrote before that had faults; the second result is what they have written now.
+        """
         editor = self.environ.get("VISUAL") or self.environ.get("EDITOR") or "vi"
         with tempfile.TemporaryDirectory(prefix="master-agent-") as folder:
             path = Path(folder) / "plan.json"
-            path.write_text(plan.to_json(), encoding="utf-8")
-            self.reporter.pause()
+            path.write_bytes(draft if draft is not None else plan.to_json().encode())
+            if trouble := await self._opened(editor, path):
+                streams.say(trouble)
+                return plan, draft
             try:
+                written = path.read_bytes()
+                raw = plans.load(written, source="the edited plan")
+                return plans.check(raw, self.team.agents, self.team.tools, task=plan.task), None
+            except PlanError as error:
+                streams.say(f"{error.message}\nThe plan is as it was before; e opens what you wrote once more.")
+                return plan, written
+            except OSError as error:
+                streams.say(f"the edited plan cannot be read: {error.strerror}. The plan is as it was.")
+                return plan, draft
+
+    async def _opened(self, editor: str, path: Path) -> str | None:
+        """Waits until the editor ends; what was wrong, if it did not end well."""
+        self.reporter.pause()
+        try:
+            with self.interruption.editing():
                 process = await asyncio.create_subprocess_exec(*shlex.split(editor), str(path))
                 code = await process.wait()
-            except OSError as error:
-                self.reporter.notice(f"the editor {editor} cannot be started: {error}. Set EDITOR to one that can.")
-                return plan
-            finally:
-                self.reporter.resume()
-            if code != 0:
-                self.reporter.notice(f"the editor {editor} ended with {code}; the plan is as it was")
-                return plan
-            try:
-                raw = plans.load(path.read_bytes(), source="the edited plan")
-                return plans.check(raw, self.team.agents, self.team.tools, task=plan.task)
-            except PlanError as error:
-                self.reporter.notice(f"{error.message}\nThe plan is as it was before.")
-                return plan
+        except (OSError, ValueError) as error:  # ValueError: quotes in its name that do not match
+            return f"the editor {editor} cannot be started: {error}. Set EDITOR to one that can."
+        finally:
+            self.reporter.resume()
+        return f"the editor {editor} ended with {code}; the plan is as it was" if code else None
 
 
 async def _line(stream: TextIO) -> str:

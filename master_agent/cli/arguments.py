@@ -33,21 +33,26 @@ def rewrite(argv: Sequence[str]) -> list[str]:
     return [TASK, *before, *(["--", *after] if dashes else [])]
 
 
-def one_task(words: Sequence[str]) -> str:
-    """The task that the words are; UsageError when they are none, or loose."""
+def one_task(words: Sequence[str], command: str = "master-agent") -> str:
+    """The task that the words are; UsageError when they are none, or loose. `command` is what they were given to."""
+    example = f'Say what shall be done: {command} "Make a landing page"'
     if not words:
-        raise UsageError("there is no task", hint='Say what shall be done: master-agent "Make a landing page"')
+        raise UsageError("there is no task", hint=example)
     if len(words) > 1:
-        if words[0] in COMMANDS:
+        if words[0] in COMMANDS and command == "master-agent":
             raise UsageError(
                 f"options come after the command: master-agent {words[0]} …",
                 hint=f"master-agent {shlex.join(words)} --yes, for example",
             )
-        quoted = '"' + " ".join(words).replace('"', '\\"') + '"'
-        raise UsageError("a task is one argument, in quotes", hint=f"master-agent {quoted}")
+        raise UsageError("a task is one argument, in quotes", hint=f"{command} {_quoted(' '.join(words))}")
     if not words[0].strip():
-        raise UsageError("the task is empty", hint='Say what shall be done: master-agent "Make a landing page"')
+        raise UsageError("the task is empty", hint=example)
     return words[0]
+
+
+def _quoted(text: str) -> str:
+    """The text as a shell takes it for one argument."""
+    return shlex.quote(text) if any(sign in text for sign in '"$`\\!') else f'"{text}"'
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], bool, list[str]]:

@@ -1,7 +1,8 @@
 """`demo`: no key, no network. Scripted replies drive the real planner, dispatcher, agents and tools."""
 
 import json
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from master_agent.cli.build import Order
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import UsageError
 from master_agent.plan import suggestion
+from master_agent.settings import load
 
 SCRIPTS = Path(__file__).parent.parent / "demos"
 FOLDER = "master-agent-demo"
@@ -42,10 +44,17 @@ Examples:
 """
 
 
+def _complete(incomplete: str) -> list[str]:
+    return [name for name in load_demos() if name.startswith(incomplete)]
+
+
 @with_options("workspace", "state_dir", "concurrency", "log_file")
 def demo(
     options: Options,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", show_default=False)] = "landing",
+    name: Annotated[
+        str,
+        typer.Argument(metavar="[NAME]", help="which one", show_default=False, autocompletion=_complete),
+    ] = "landing",
     *,
     list_demos: Annotated[bool, typer.Option("--list", help="list the demos", show_default=False)] = False,
 ) -> int:
@@ -64,7 +73,7 @@ def demo(
         streams.say(f"Task: {chosen.task}")
         streams.say(f"Folder: {folder}\n")
     flags = {**options.flags, "script": str(chosen.script), "image_provider": "placeholder", "workspace": str(folder)}
-    settings = session.settings_of(replace(options, flags=flags))
+    settings = load(flags, os.environ, SCRIPTS)  # of no .env: what stands in the folder's own cannot spoil a demo
     order = Order(task=chosen.task)
     return session.run(
         options, settings, session.builtin_team(), order, lambda master: master.run_task(chosen.task, {}), yes=True

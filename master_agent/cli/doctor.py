@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import typer
@@ -14,7 +15,9 @@ from master_agent import __version__
 from master_agent.cli import build, exit_codes, models, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
-from master_agent.settings import PREFIX, Settings, config_folder, state_folder, table
+from master_agent.openai_server import Server
+from master_agent.settings import PREFIX, Settings, config_folder, read_dotenv, state_folder, table
+from master_agent.values import nearest
 
 Status = Literal["found", "missing", "wrong", "note"]
 SECONDS = 10.0
@@ -38,6 +41,11 @@ def add_to(app: typer.Typer) -> None:
 _HELP = """Looks at keys, servers, image providers and folders, and says what to do about what is missing.
 
 Contacts each service that it calls found; shows no secret. Exit code 0 when there is a model to talk to, else 4.
+
+\b
+Examples:
+  master-agent doctor
+  master-agent doctor --openai-base-url http://localhost:11434/v1 --json
 """
 
 
@@ -52,9 +60,9 @@ def doctor(options: Options) -> int:
         streams.print_json(body)
     else:
         for finding in findings:
-            streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}")
+            streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}", hang=9)
             if finding.hint and finding.status != "found":
-                streams.write(f"         {finding.hint}")
+                streams.write(f"         {finding.hint}", hang=0)
     ready = any(finding.name == "model" and finding.status == "found" for finding in findings)
     return exit_codes.DONE if ready else exit_codes.NO_MODEL
 
@@ -102,9 +110,18 @@ def _config() -> Finding:
 
 def _strays() -> list[Finding]:
     """Variables that look like settings and are none."""
-    known = {setting.variable for setting in table().values()} | {f"{PREFIX}CONFIG_DIR"}
-    strays = [name for name in sorted(os.environ) if name.startswith(PREFIX) and name not in known]
-    return [Finding("environment", "wrong", f"{name} is no setting", "See the README's table.") for name in strays]
+    own = [setting.variable.removeprefix(PREFIX) for setting in table().values() if setting.variable.startswith(PREFIX)]
+    known = {*own, "CONFIG_DIR"}
+    findings: list[Finding] = []
+    sources = (("environment", os.environ), (".env", read_dotenv(Path.cwd() / ".env")))
+    for source, variables in sources:
+        for name in sorted(variables):
+            short = name.removeprefix(PREFIX)
+            if name.startswith(PREFIX) and short not in known:
+                near = nearest(short.lower(), [each.lower() for each in own])
+                hint = f"Did you mean {PREFIX}{near.upper()}?" if near else "See the README's table."
+                findings.append(Finding(source, "wrong", f"{name} is no setting", hint))
+    return findings
 
 
 def _workspace(settings: Settings) -> Finding:
@@ -132,7 +149,8 @@ def _model_choice(settings: Settings) -> Finding:
     name, why = models.wire_name(settings)
     if name == "scripted":
         return Finding("wire", "note", f"{why}; no model is asked")
-    address = settings.openai_base_url or "OpenAI's own address"
+    own = settings.openai_base_url
+    address = Server(own).shown if own else "OpenAI's own address"
     key = f"from {settings.origins['openai_api_key']}" if settings.openai_api_key else "none"
     return Finding("wire", "note", f"{why}; at {address} ({settings.origins['openai_base_url']}), key: {key}")
 

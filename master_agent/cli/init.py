@@ -1,17 +1,19 @@
 """`init`: asks for keys and models, and writes `.env` of the current folder and the user's config."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import typer
 
-from master_agent.cli import exit_codes, streams
+from master_agent.cli import addresses, exit_codes, saving, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import SettingsError, UsageError
-from master_agent.settings import config_folder, table
+from master_agent.openai_server import Server
+from master_agent.settings import Settings, config_folder, load, read_dotenv, table
 
-_SECRETS = ("openai_api_key", "replicate_api_token")
+_KEYS = ("openai_api_key", "openai_base_url", "replicate_api_token")
 _CHOICES = ("model", "planner_model", "image_provider")
 
 
@@ -23,6 +25,10 @@ def add_to(app: typer.Typer) -> None:
 _HELP = """Asks for keys and models. Keys go to .env of this folder, choices to your config file.
 
 Press Enter to leave a thing as it is.
+
+\b
+Examples:
+  master-agent init
 """
 
 
@@ -33,19 +39,17 @@ def init(options: Options) -> int:  # noqa: ARG001
             "init asks questions, and there is no terminal to ask at",
             hint="Copy .env.example to .env and fill it in instead.",
         )
-    names = table()
-    env = Path.cwd() / ".env"
+    env, config = Path.cwd() / ".env", config_folder(os.environ) / "config.toml"
+    read_dotenv(env)  # a line of it that cannot be read is told now, not after the questions
+    known = _known()
     streams.say(f"Keys are written to {env}, which only you can read. Press Enter to leave a thing as it is.")
-    keys = {names[name].variable: _ask(names[name].variable, secret=True) for name in _SECRETS[:1]}
-    keys["OPENAI_BASE_URL"] = _ask("OPENAI_BASE_URL (for a server other than OpenAI's)")
-    keys |= {names[name].variable: _ask(names[name].variable, secret=True) for name in _SECRETS[1:]}
+    keys = {table()[name].variable: _key(name, known) for name in _KEYS}
     given = {name: value for name, value in keys.items() if value}
     if given:
         write_env(env, given)
         streams.say(f"wrote {', '.join(given)} to {env}")
         _warn_of_git(env)
-    config = config_folder(os.environ) / "config.toml"
-    choices = {name: _choice(name) for name in _CHOICES}
+    choices = {name: _choice(name, known) for name in _CHOICES}
     chosen = {name: value for name, value in choices.items() if value}
     if chosen:
         write_config(config, chosen)
@@ -54,11 +58,43 @@ def init(options: Options) -> int:  # noqa: ARG001
     return exit_codes.DONE
 
 
-def _choice(name: str) -> str:
+def _known() -> Settings | None:
+    """The settings as they are; None where one of them is wrong, which is told."""
+    try:
+        return load({}, os.environ, Path.cwd())
+    except SettingsError as error:
+        streams.say(error.message)
+        return None
+
+
+def _now(name: str, known: Settings | None) -> str:
+    """What a setting is already and where from, in words; of a secret only that it is set."""
+    if known is None or known.origins[name] == "default":
+        return ""
+    value = "set" if table()[name].secret else f"now {Server(str(getattr(known, name))).shown}"
+    source = {"environment": "the environment", "config": "your config file"}
+    return f" [{value}, in {source.get(known.origins[name], known.origins[name])}]"
+
+
+def _key(name: str, known: Settings | None) -> str:
+    """A key, or an address that is one; asked again until it is."""
+    setting = table()[name]
+    if setting.secret:
+        return _ask(f"{setting.variable}{_now(name, known)}", secret=True)
+    while True:
+        given = _ask(f"{setting.variable} (for a server other than OpenAI's){_now(name, known)}")
+        wrong = addresses.fault(given) if given else None
+        if wrong is None:
+            return given
+        streams.say(wrong)
+
+
+def _choice(name: str, known: Settings | None) -> str:
     """An answer that the setting takes; asked again until it is one."""
     setting = table()[name]
+    choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
     while True:
-        given = _ask(f"{name}: {setting.help}" + (f" ({', '.join(setting.choices)})" if setting.choices else ""))
+        given = _ask(f"{name}: {setting.help}{choices}{_now(name, known)}")
         try:
             if given:
                 setting.read(given, name)
@@ -69,7 +105,8 @@ def _choice(name: str) -> str:
 
 
 def _ask(question: str, *, secret: bool = False) -> str:
-    answer: str = typer.prompt(question, default="", show_default=False, hide_input=secret, err=True)
+    asked = streams.wrapped(question, sys.stderr)
+    answer: str = typer.prompt(asked, default="", show_default=False, hide_input=secret, err=True)
     return answer.strip()
 
 
@@ -94,7 +131,7 @@ def write_config(path: Path, values: Mapping[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
         document.update(values)
-        path.write_text(tomlkit.dumps(document), encoding="utf-8")
+        saving.replace(path.resolve(), tomlkit.dumps(document))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be written: {error}") from None
 

@@ -2,60 +2,122 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import typer
 
 from master_agent.catalogue import Agent
-from master_agent.cli import arguments, exit_codes, session, streams
+from master_agent.cli import exit_codes, session, streams
+from master_agent.cli.approve import say_unused
 from master_agent.cli.build import Order, builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
-from master_agent.cli.work import Files, PlanFile, given_files, read_plan
-from master_agent.errors import UsageError
+from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
+from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan, suggestion
 
 _JSON = ("json",)
-AgentName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
+def _complete_agent(incomplete: str) -> list[str]:
+    with suppress(MasterAgentError):  # while a person types, a wrong agent file is no news
+        return [name for name in session.team().agents if name.startswith(incomplete)]
+    return []
+
+
+AgentName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="the agent's name", show_default=False, autocompletion=_complete_agent),
+]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROMPT", help="what it shall do, in quotes; - for stdin", show_default=False),
+]
 
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command("check", help="Checks a plan and names every fault at once; runs nothing.")(check)
-    app.command("schema", help="Prints the JSON Schema of plans, results or events.")(schema)
+    app.command("check", help=_CHECK_HELP, short_help="Names every fault of a plan at once; runs nothing.")(check)
+    app.command("schema", help=_SCHEMA_HELP, short_help="Prints the JSON Schema of plans, results or events.")(schema)
     agents = typer.Typer(
-        help="Lists the agents; shows or runs one.", rich_markup_mode=None, invoke_without_command=True
+        help=_AGENTS_HELP,
+        short_help="Lists the agents; shows or runs one.",
+        rich_markup_mode=None,
+        invoke_without_command=True,
+        options_metavar="[OPTIONS]",
+        subcommand_metavar="[COMMAND]",
     )
     agents.callback()(list_agents)
-    agents.command("show", help="Prints an agent's file.")(show_agent)
-    agents.command("run", help=_RUN_HELP)(run_agent)
+    agents.command("show", help=_SHOW_HELP, short_help="Prints an agent's file.")(show_agent)
+    agents.command("run", help=_RUN_HELP, short_help="Gives one agent one prompt, without a planner.")(run_agent)
     app.add_typer(agents, name="agents")
-    app.command("tools", help="Lists the tools with their effects and arguments.")(list_tools)
+    app.command("tools", help=_TOOLS_HELP, short_help="Lists the tools with their effects and arguments.")(list_tools)
 
 
+_CHECK_HELP = """Checks a plan and names every fault at once; runs nothing.
+
+\b
+Examples:
+  master-agent check plan.json
+  master-agent check plan.json --param city=Lisbon --json
+"""
+_SCHEMA_HELP = """Prints the JSON Schema of plans, results or events.
+
+\b
+Examples:
+  master-agent schema plan
+  master-agent schema result > result.schema.json
+"""
+_AGENTS_HELP = """Lists the agents; shows or runs one.
+
+\b
+Examples:
+  master-agent agents
+  master-agent agents show code
+"""
+_SHOW_HELP = """Prints an agent's file.
+
+\b
+Examples:
+  master-agent agents show code
+  master-agent agents show code > .master-agent/agents/code.md
+"""
 _RUN_HELP = """Gives one agent one prompt, without a planner.
 
 \b
-Example:
+Examples:
   master-agent agents run code "A Python function that parses ISO dates"
+  git diff | master-agent agents run code - --quiet
+"""
+_TOOLS_HELP = """Lists the tools with their effects and arguments.
+
+\b
+Examples:
+  master-agent tools
+  master-agent tools --json
 """
 
 
 @with_options(output=_JSON)
-def check(options: Options, plan: PlanFile) -> int:
-    team = session.team()
-    checked = read_plan(plan, team, {})
+def check(options: Options, plan: PlanFile, *, param: Params = None) -> int:
+    given = params_of(param)
+    checked = read_plan(plan, session.team(), given)
+    say_unused(given, checked, streams.say)
     if options.json:
         streams.print_json(checked.model_dump(mode="json", by_alias=True))
     else:
         count = len(checked.plan)
-        streams.write(f"{plan}: a good plan of {count} step{'' if count == 1 else 's'} ({checked.order})")
+        streams.write(f"{source_of(plan)}: a good plan of {count} step{'' if count == 1 else 's'} ({checked.order})")
     return exit_codes.DONE
 
 
 @with_options(output=())
 def schema(
     options: Options,  # noqa: ARG001
-    of: Annotated[Literal["plan", "result", "event"], typer.Argument(metavar="plan|result|event")],
+    of: Annotated[
+        Literal["plan", "result", "event"],
+        typer.Argument(metavar="plan|result|event", help="what to describe", show_default=False),
+    ],
 ) -> int:
     from master_agent.events import EVENT
     from master_agent.results import RunResult
@@ -108,12 +170,12 @@ def show_agent(options: Options, name: AgentName) -> int:
 def run_agent(
     options: Options,
     name: AgentName,
-    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", show_default=False)] = None,
+    prompt: Prompt = None,
     *,
     file: Files = None,
 ) -> int:
     agent = _agent(name)
-    text = arguments.one_task(prompt or [])
+    text = task_text(prompt, f"master-agent agents run {agent.name}")
     step_id = agent.name.replace("-", "_")
     plan = Plan(task=text, plan=(AgentStep(id=step_id, agent=agent.name, prompt=text.replace("${", "$${")),))
     order = Order(task=text, planner=False, given=given_files(file))

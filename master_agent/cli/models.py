@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from master_agent.context import Boundaries
 from master_agent.errors import ModelError, SettingsError
+from master_agent.openai_server import Server
 from master_agent.prompts import Prompts
 from master_agent.settings import Settings, WireName
 from master_agent.threads import Wire
@@ -67,7 +68,7 @@ async def choose(settings: Settings, words: Words | None = None) -> Models:
             await wire.close()
         wire = _wire(name, settings, model, words)
     planner = settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
-    address = settings.openai_base_url or "OpenAI's own address"
+    address = Server(settings.openai_base_url).shown
     return Models(wire, model, planner, f"{why}, at {address}" if settings.own_server else why)
 
 
@@ -105,7 +106,7 @@ def _only_model(models: list[str], settings: Settings) -> str:
         return models[0]
     offered = f"it offers {', '.join(models[:12])}" if models else "it names none"
     raise ModelError(
-        f"which model of {settings.openai_base_url}? {offered}",
+        f"which model of {Server(settings.openai_base_url).shown}? {offered}",
         type="no_model",
         hint="Choose one: --model NAME, or MASTER_AGENT_MODEL=NAME in .env",
     )

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -93,9 +93,24 @@ def _flag(setting: Setting) -> inspect.Parameter:
     default = f"; default {_plain(setting.default)}" if isinstance(setting.default, str | int | float) else ""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
     metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name == "timeout" else "TEXT"
-    option = typer.Option(setting.flag, help=f"{setting.help}{choices}{default}", metavar=metavar, show_default=False)
+    option = typer.Option(
+        setting.flag,
+        help=f"{setting.help}{choices}{default}",
+        metavar=metavar,
+        show_default=False,
+        autocompletion=one_of(setting.choices) if setting.choices else None,
+    )
     hint = list[str] | None if setting.repeatable else str | None
     return _parameter(setting.name, Annotated[hint, option])
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completes a value in the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
 
 
 def _plain(default: object) -> str:

@@ -2,59 +2,29 @@
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from master_agent.cli import build, exit_codes, streams
+from master_agent.aggregator import project
+from master_agent.cli import addresses, build, exit_codes, failures, streams
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.build import Order, People, Team
+from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
-from master_agent.errors import ErrorType
 from master_agent.master import Master
 from master_agent.plan import Plan
 from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
-from master_agent.results import ErrorInfo, RunResult
+from master_agent.results import RunResult
 from master_agent.settings import Settings, config_folder, load
-
-_SIGNALS: dict[int, tuple[ErrorType, str, int]] = {
-    signal.SIGINT: ("interrupted", "interrupted by Ctrl-C", exit_codes.INTERRUPTED),
-    signal.SIGTERM: ("terminated", "terminated from outside", exit_codes.TERMINATED),
-}
-
-
-@dataclass
-class Interruption:
-    """The first Ctrl-C cancels what runs and lets it end well; the second ends the program at once."""
-
-    reporter: Reporter
-    received: int | None = field(default=None, init=False)
-
-    def watch(self, work: asyncio.Task[RunResult]) -> None:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._receive, number, work)
-
-    def why(self) -> ErrorInfo:
-        type_, message, _ = _SIGNALS[self.received or signal.SIGINT]
-        hint = "Finished steps have kept their results."
-        return ErrorInfo(type=type_, message=message, hint=hint)
-
-    def _receive(self, number: int, work: asyncio.Task[RunResult]) -> None:
-        if self.received is not None:
-            self.reporter.close()
-            os._exit(_SIGNALS[number][2])
-        self.received = number
-        self.reporter.notice("stopping; once more to stop at once")
-        work.cancel()
 
 
 def settings_of(options: Options) -> Settings:
     """The settings of this process: flags, environment, .env of the current folder, the user's config."""
-    return load(options.flags, os.environ, Path.cwd())
+    settings = load(options.flags, os.environ, Path.cwd())
+    addresses.check(settings)
+    return settings
 
 
 def team(folder: Path | None = None) -> Team:
@@ -82,14 +52,17 @@ def run(
     yes: bool,
     show: Callable[[RunResult], int] | None = None,
     unverified: Unverified | None = None,
+    given: Collection[str] = (),
 ) -> int:
     """Runs a story of the master, reports it and returns the exit code. `show` takes the place of the report.
 
-    `unverified` answers for the person what becomes of effects that nobody can look up.
+    `unverified` answers for the person what becomes of effects that nobody can look up; `given` are the names of the
+    parameters on the command line. Whatever goes wrong once the reporter is there is told by it, and only once.
     """
     with streams.open_reporter(options, settings.log_file) as (reporter, listeners):
         for notice in settings.notices:
             reporter.notice(notice)
+        interruption = Interruption(reporter)
         asking = Asking(
             reporter=reporter,
             team=team,
@@ -100,16 +73,50 @@ def run(
             stdin=sys.stdin,
             stderr=sys.stderr,
             environ=os.environ,
+            interruption=interruption,
+            given=given,
         )
         say = reporter.notice if options.verbose else _hear_nothing
         people = People(asking.approve, asking.unverified(unverified), say, tuple(listeners))
-        result = asyncio.run(_run(settings, team, order, story, people, Interruption(reporter)))
+        try:
+            result = asyncio.run(_run(settings, team, order, story, people, interruption))
+        except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
+            reporter.close()
+            raise failures.ToldError(_told(options, reporter, interruption, order, error, show is None)) from error
         reporter.close()
-        if show is not None and result.status == "done":
-            return show(result)
-        if not options.for_programs and (code := _not_run(result)) is not None:
-            return code
+        try:
+            return _report(options, reporter, result, show)
+        except OSError as error:  # of stdout: how the run ended says more
+            streams.give_up(error)
+            raise failures.ToldError(exit_codes.of_result(result) or exit_codes.FAILED) from None
+
+
+def _told(
+    options: Options, reporter: Reporter, interruption: Interruption, order: Order, error: BaseException, reports: bool
+) -> int:
+    """Tells what ended the run from outside its story, with what was done until then; returns the exit code."""
+    info, code = failures.explain(error)
+    failures.trace(error, debug=options.debug)
+    state = interruption.journal.state if interruption.journal is not None else None
+    began = state is not None and state.run_id is not None
+    result = project(state) if state is not None and began else RunResult(task=order.task, status="failed")
+    result = result.model_copy(update={"status": "cancelled" if info.type == "interrupted" else "failed"})
+    result = result.model_copy(update={"error": info, "params": result.params or dict(order.params)})
+    if options.for_programs or (began and reports):
         reporter.finish(result)
+    if options.for_programs or not (began and reports):
+        failures.say(info)
+    return code
+
+
+def _report(options: Options, reporter: Reporter, result: RunResult, show: Callable[[RunResult], int] | None) -> int:
+    if show is not None and result.status == "done":
+        if options.events:
+            reporter.finish(result)
+        return show(result)
+    if not options.for_programs and (code := _not_run(result)) is not None:
+        return code
+    reporter.finish(result)
     return exit_codes.of_result(result)
 
 
@@ -132,8 +139,11 @@ def _not_run(result: RunResult) -> int | None:
         streams.print_json({"kind": "plan", "version": 1, **{name: whole[name] for name in names}})
         streams.say("Nothing was run: there is no terminal to ask at. Say --yes, or save the plan and run it:")
         streams.say("  master-agent run plan.json")
-    elif result.status == "cancelled" and result.error is None:
-        streams.say("Nothing was run.")
+    elif result.status == "cancelled" and not result.results:
+        told = result.error is not None and result.error.type != "interrupted"
+        streams.say(f"Nothing was run: {result.error.message}." if result.error and told else "Nothing was run.")
+        if result.plan:
+            streams.say(f"To run the plan all the same: master-agent show {result.run_id} --json | master-agent run -")
     else:
         return None
     return exit_codes.of_result(result)
@@ -149,6 +159,7 @@ async def _run(
 ) -> RunResult:
     async def work() -> RunResult:
         async with build.master(settings, team, order, people, interruption.why) as master:
+            interruption.journal = master.journal
             return await story(master)
 
     task = asyncio.create_task(work())

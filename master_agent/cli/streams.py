@@ -1,32 +1,71 @@
 """Standard input and output: read where they were named, written so that no character breaks them."""
 
+import errno
 import io
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from master_agent.cli.options import Options
-from master_agent.errors import UsageError
+from master_agent.errors import PlanError, UsageError
 from master_agent.events import Event
 from master_agent.plan import MAX_BYTES, Plan
 from master_agent.reporters import Reporter, Silent
 from master_agent.reporters.json import JsonReporter
 from master_agent.reporters.json_lines import JsonLinesReporter, LogFile
 from master_agent.reporters.plain import PlainReporter
-from master_agent.reporters.text import encoding_of, fitted, safe_json, visible
+from master_agent.reporters.text import columns, encoding_of, fitted, safe_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+NARROWEST = 20  # columns; in fewer a terminal does better by itself
+
 
 def prepare() -> None:
-    """No stream breaks on a character that it cannot show."""
+    """No stream is missing, and none breaks on a character that it cannot show. OSError when stdout is closed."""
+    # What is opened takes the number of the stream that is closed, so that no file of ours gets it.
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
+    closed = sys.stdout is None
+    if closed:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if closed:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def flush() -> None:
+    """All of stdout is written; OSError when it cannot be."""
+    sys.stdout.flush()
+
+
+def is_broken(error: OSError) -> bool:
+    """Whether the error is that stdout cannot be written: then it still cannot."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    try:
+        flush()
+    except OSError:
+        return True
+    return False
+
+
+def give_up(error: OSError) -> None:
+    """Says that stdout cannot be written, and leaves it alone; whoever closed a pipe need not be told."""
+    with suppress(OSError, ValueError):  # at its exit Python would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        say(f"master-agent: standard output cannot be written: {error.strerror}")
 
 
 def read_stdin() -> bytes:
@@ -37,9 +76,12 @@ def read_stdin() -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """A file that the command line named; UsageError when it cannot be read."""
+    """A plan or a result that the command line named; UsageError when it cannot be read, PlanError when too large."""
     try:
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise PlanError(f"{path} holds {size:,} bytes; a plan may hold {MAX_BYTES:,}")
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
@@ -52,9 +94,10 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def write(text: str) -> None:
-    """A line of data on stdout."""
-    sys.stdout.write(fitted(visible(text), encoding_of(sys.stdout)) + "\n")
+def write(text: str, *, hang: int | None = None) -> None:
+    """A line of data on stdout. With `hang`, one that a terminal shows whole, its further lines so far to the right."""
+    shown = fitted(visible(text), encoding_of(sys.stdout))
+    sys.stdout.write((shown if hang is None else wrapped(shown, sys.stdout, hang=hang)) + "\n")
 
 
 def write_json_line(line: str) -> None:
@@ -63,9 +106,30 @@ def write_json_line(line: str) -> None:
 
 
 def say(text: str) -> None:
-    """A message for a person, on stderr."""
-    sys.stderr.write(fitted(visible(text), encoding_of(sys.stderr)) + "\n")
-    sys.stderr.flush()
+    """A message for a person, on stderr; where that is gone, for nobody."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(wrapped(fitted(visible(text), encoding_of(sys.stderr)), sys.stderr) + "\n")
+        sys.stderr.flush()
+
+
+def wrapped(text: str, stream: IO[str], *, hang: int = 0) -> str:
+    """The text with its lines broken between words, where the stream is a terminal that is narrower than they are."""
+    if not stream.isatty():
+        return text
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return text
+    if width < NARROWEST:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" ")) + hang)
+        fits = columns(line) <= width
+        lines += [line] if fits else textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )  # fmt: skip
+    return "\n".join(lines)
 
 
 def console(stream: IO[str]) -> "Console":

@@ -1,5 +1,7 @@
 """The commands that work: a task in words, `plan`, and `run`."""
 
+import re
+import shlex
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,7 +11,8 @@ import typer
 
 from master_agent import plan as plans
 from master_agent.attachments import Attachment, read_attachment
-from master_agent.cli import arguments, exit_codes, session, streams
+from master_agent.cli import arguments, exit_codes, saving, session, streams
+from master_agent.cli.approve import effects, maker, say_unused
 from master_agent.cli.build import Order, Team
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.rerun import rerun
@@ -20,10 +23,11 @@ from master_agent.results import RunResult
 from master_agent.settings import Settings
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, hidden=True)]
+TaskWords = Annotated[list[str] | None, typer.Argument(metavar='"TASK"', show_default=False, hidden=True)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="run the plan without asking", show_default=False)]
 Params = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", metavar="KEY=VALUE", help="a parameter of the task; repeatable", show_default=False),
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="a parameter of the task; repeatable", show_default=False),
 ]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="save the plan here", show_default=False)
@@ -48,6 +52,9 @@ Files = Annotated[
     list[Path] | None,
     typer.Option("--file", "-f", metavar="PATH", help="give a picture or a text; repeatable", show_default=False),
 ]
+
+_NO_PARAMETER = re.compile(r': no parameter "([^"]*)"')
+_PARAM = re.compile(r"[A-Za-z0-9_-]+")  # what a reference can name
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,21 +101,29 @@ def task(
     dry_run: DryRun = False,
     output: Output = None,
 ) -> int:
-    text = _task_text(words)
-    order = Order(task=text, params=_params(param), given=given_files(file))
+    text = task_text(words)
+    order = Order(task=text, params=params_of(param), given=given_files(file))
     if dry_run:
         return _plan_only(options, order, output)
     if output is not None:
         raise UsageError("-o saves a plan: it goes with --dry-run or with the command plan")
     settings = session.settings_of(options)
-    return session.run(options, settings, session.team(), order, lambda m: m.run_task(text, order.params), yes=yes)
+    return session.run(
+        options,
+        settings,
+        session.team(),
+        order,
+        lambda master: master.run_task(text, order.params),
+        yes=yes,
+        given=order.params,
+    )
 
 
 @with_options(*EVERYTHING)
 def plan(
-    options: Options, words: Words = None, *, param: Params = None, file: Files = None, output: Output = None
+    options: Options, words: TaskWords = None, *, param: Params = None, file: Files = None, output: Output = None
 ) -> int:
-    order = Order(task=_task_text(words), params=_params(param), given=given_files(file))
+    order = Order(task=task_text(words, "master-agent plan"), params=params_of(param), given=given_files(file))
     return _plan_only(options, order, output)
 
 
@@ -122,8 +137,8 @@ def run(
     from_step: From = None,
     context: ContextFile = None,
 ) -> int:
-    team = session.team()
-    checked = read_plan(plan, team, _params(param))
+    team, given = session.team(), params_of(param)
+    checked = read_plan(plan, team, given)
     settings = session.settings_of(options)
     part = rerun(checked, from_step, context, settings.workspace)
     checked = part.plan
@@ -136,7 +151,7 @@ def run(
         asks_models=asks_models(checked, part.earlier),
         given=given_files(file),
     )
-    return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True)
+    return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True, given=given)
 
 
 def asks_models(made: Plan, earlier: Collection[str] = ()) -> bool:
@@ -146,20 +161,34 @@ def asks_models(made: Plan, earlier: Collection[str] = ()) -> bool:
 
 def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
     """The checked plan of a file, or of standard input for `-`."""
+    source = source_of(name)
     if name == "-":
         content = streams.read_stdin()
         if not content.strip():
             raise UsageError("standard input is empty: the command before it made no plan")
+        if len(content) > plans.MAX_BYTES:
+            raise PlanError(f"{source} holds more than the {plans.MAX_BYTES:,} bytes that a plan may hold")
     else:
         content = streams.read_file(Path(name))
-    source = "standard input" if name == "-" else name
+    raw = plans.load(content, source=source)
+    if isinstance(raw, dict) and raw.get("kind") == "result" and not raw.get("plan"):
+        who = "the command before it" if name == "-" else f"the run whose result is in {source}"
+        error = raw.get("error")
+        why = f": {error['message']}" if isinstance(error, dict) and error.get("message") else ""
+        raise UsageError(f"{who} made no plan{why}")
     try:
-        raw = plans.load(content, source=source)
         return plans.check(raw, team.agents, team.tools, params=params)
     except PlanError as error:
         if not error.faults:
             raise
-        raise PlanError(f"{source}: {error.message.splitlines()[0]}", error.faults, hint=error.hint) from None
+        missing = next(filter(None, (_NO_PARAMETER.search(fault) for fault in error.faults)), None)
+        hint = f"Give the parameter: --param {missing[1]}=VALUE" if missing else error.hint
+        raise PlanError(f"{source}: {error.message.splitlines()[0]}", error.faults, hint=hint) from None
+
+
+def source_of(name: str) -> str:
+    """What a plan that was named on the command line is called in messages."""
+    return "standard input" if name == "-" else name
 
 
 def given_files(paths: list[Path] | None) -> tuple[Attachment, ...]:
@@ -170,6 +199,7 @@ def given_files(paths: list[Path] | None) -> tuple[Attachment, ...]:
 def _plan_only(options: Options, order: Order, output: Path | None) -> int:
     settings = session.settings_of(options)
     team = session.team()
+    target = None if output is None else saving.target(output)
 
     async def story(master: Master) -> RunResult:
         result = await master.plan_only(order.task or "", order.params)
@@ -181,38 +211,31 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
     def show(_result: RunResult) -> int:
         made = kept[0]
         assert made is not None, "a run that only plans is done when there is a plan"
-        if output is not None:
-            _save(output, made)
-            streams.say(f"saved the plan to {output}; run it with: master-agent run {output}")
-        elif options.json or not sys.stdout.isatty():
-            streams.print_json(made.model_dump(mode="json", by_alias=True))
-        else:
-            _show_table(made, team, settings)
-        return exit_codes.DONE
+        if not options.quiet:
+            say_unused(order.params, made, streams.say)
+        fault = None if target is None else saving.save(target, made)
+        if target is not None and fault is None:
+            streams.say(f"saved the plan to {output}; run it with: master-agent run {shlex.quote(str(output))}")
+        if fault is not None:
+            streams.say(f"master-agent: {fault}")
+        if options.json or (not options.events and (target is None or fault is not None)):
+            if options.json or fault is not None or not sys.stdout.isatty():
+                streams.print_json(made.model_dump(mode="json", by_alias=True))
+            else:
+                _show_table(made, team, settings)
+        return exit_codes.DONE if fault is None else exit_codes.USAGE
 
     return session.run(options, settings, team, order, story, yes=False, show=show)
 
 
 def _show_table(made: Plan, team: Team, settings: Settings) -> None:
-    from master_agent.cli.approve import effects, maker
-
     lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings))
     streams.show_plan(made, lines, sys.stdout)
 
 
-def _save(path: Path, made: Plan) -> None:
-    """Writes the plan whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(made.to_json(), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(f"the plan cannot be saved to {path}: {error.strerror}") from None
-
-
-def _task_text(words: list[str] | None) -> str:
-    text = arguments.one_task(words or [])
+def task_text(words: list[str] | None, command: str = "master-agent") -> str:
+    """The task that the words after a command are; `-` stands for all of standard input."""
+    text = arguments.one_task(words or [], command)
     if text != "-":
         return text
     try:
@@ -224,11 +247,13 @@ def _task_text(words: list[str] | None) -> str:
     return read.strip()
 
 
-def _params(given: list[str] | None) -> dict[str, str]:
+def params_of(given: list[str] | None) -> dict[str, str]:
+    """The parameters of the command line; UsageError for one that no reference could name."""
     params: dict[str, str] = {}
     for pair in given or []:
         name, equals, value = pair.partition("=")
-        if not equals or not name.replace("_", "a").replace("-", "a").isalnum():
-            raise UsageError(f'--param takes KEY=VALUE, found "{pair}"')
+        if not equals or not _PARAM.fullmatch(name):
+            hint = "A name is letters, digits, _ and -, so that a plan can say ${params.NAME}." if equals else None
+            raise UsageError(f'--param takes NAME=VALUE, found "{pair}"', hint=hint)
         params[name] = value
     return params

@@ -1,0 +1,36 @@
+"""Addresses of servers as settings hold them: checked before anything is asked there."""
+
+import os
+from urllib.parse import urlsplit
+
+from master_agent.errors import SettingsError
+from master_agent.openai_server import Server
+from master_agent.settings import Settings, config_folder, table
+
+_FORMS = {"openai_base_url": "http://localhost:11434/v1", "replicate_base_url": "https://api.replicate.com"}
+
+
+def fault(address: str, form: str = _FORMS["openai_base_url"]) -> str | None:
+    """Why it is no address of a server, without a password that stands in it; None when it is one."""
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if good and not any(character.isspace() for character in address.strip()):
+        return None
+    return f'"{Server(address).shown}" is no address of a server; one looks like {form}'
+
+
+def check(settings: Settings) -> None:
+    """SettingsError, naming where it came from, when the address of a server is none."""
+    for name, form in _FORMS.items():
+        address = getattr(settings, name)
+        if address is not None and (wrong := fault(address, form)):
+            setting = table()[name]
+            source = {
+                "flag": setting.flag,
+                ".env": f"{setting.variable} in .env",
+                "config": f"{name} in {config_folder(os.environ) / 'config.toml'}",
+            }.get(settings.origins[name], setting.variable)
+            raise SettingsError(f"{source}: {wrong}")

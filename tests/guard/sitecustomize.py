@@ -10,9 +10,9 @@ def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
         host = address[0] if isinstance(address, tuple) else None
         if host is not None and host not in ("::1", "localhost") and not str(host).startswith("127."):
             raise ConnectionRefusedError(f"a test tried to reach {host}, which is not this machine")
-    elif event == "socket.getaddrinfo" and isinstance(arguments[0], str):
-        host = arguments[0]
-        if host.startswith(("api.openai", "api.replicate")):
+    elif event == "socket.getaddrinfo" and arguments[0]:
+        host = arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0])
+        if host.endswith(("openai.com", "replicate.com", "replicate.delivery")):
             raise ConnectionRefusedError(f"a test tried to look up {host}")
 
 

@@ -21,7 +21,7 @@ WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
 ImageProviderName = Literal["replicate", "openai", "placeholder"]
 PREFIX = "MASTER_AGENT_"
-_OPENAI = re.compile(r"https?://api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
+_OPENAI = re.compile(r"https?://([a-z0-9-]+\.)?api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

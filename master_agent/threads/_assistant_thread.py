@@ -75,6 +75,7 @@ class AssistantThread:
 
     async def send(self, turn: Turn, options: CallOptions) -> AsyncGenerator[TextPiece | Reply, None]:
         """One turn: pieces of text if it is streamed, then the Reply; ModelError when none can be had in time."""
+        self._wire.client()  # the first one takes a while to make, which is not the server's time
         deadline = Deadline.after(options.timeout, f"did not finish its reply within {options.timeout:g} s")
         seen = Round(self._wire.server)
         try:

@@ -136,14 +136,15 @@ class OneRequestWire:
         import httpx2
         from openai import AsyncStream
 
+        client = self.client()  # the first one takes a while to make, which is not the server's time
         deadline = Deadline.after(seconds, f"did not finish its reply within {seconds:g} s")
         options = request_options(seconds)
         # The SDK's `post`, because what compatible servers send does not always fit its types: `answer` reads the JSON.
         if not body.get("stream"):
-            plain = self.client().post(self.path, cast_to=httpx2.Response, body=body, options=options)
+            plain = client.post(self.path, cast_to=httpx2.Response, body=body, options=options)
             answer.whole((await self.server.bounded(plain, deadline)).content)
             return
-        streamed = self.client().post(
+        streamed = client.post(
             self.path, cast_to=object, body=body, options=options, stream=True, stream_cls=AsyncStream[object]
         )
         stream = await self.server.bounded(streamed, deadline)

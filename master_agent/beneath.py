@@ -66,9 +66,10 @@ def kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def put(folder: int, name: str, content: bytes, *, replace: bool) -> None:
-    """Puts a file into an open folder: written under another name first, then renamed."""
-    mode = _mode_of_target(folder, name)
+def put(folder: int, name: str, content: bytes, *, replace: bool, mode: int | None = None) -> None:
+    """Puts a file into an open folder: written under another name first, then renamed. `mode`: not that of before."""
+    there = mode_of_target(folder, name)
+    mode = there if mode is None else mode
     temporary = f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o666 if mode is None else 0o600, dir_fd=folder)
@@ -95,14 +96,14 @@ def _linked(folder: int, temporary: str, name: str) -> bool:
     except FileExistsError:
         raise
     except OSError:
-        if _mode_of_target(folder, name) is None:
+        if mode_of_target(folder, name) is None:
             return False
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
     os.unlink(temporary, dir_fd=folder)
     return True
 
 
-def _mode_of_target(folder: int, name: str) -> int | None:
+def mode_of_target(folder: int, name: str) -> int | None:
     """The mode of the file that a write would replace, None where there is none; refused when it may not be."""
     try:
         about = os.stat(name, dir_fd=folder, follow_symlinks=False)

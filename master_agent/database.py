@@ -4,7 +4,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from master_agent.errors import JournalError
 
 APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LEASE_SECONDS = 10.0  # how long a run belongs to a process that has stopped saying so
 ELSEWHERE = "Name another folder for it: --state-dir DIR"
 
@@ -36,12 +36,20 @@ INSERT INTO runs (run_id, task, status, began, ended, workspace)
     first.at, (SELECT max(at) FROM events WHERE run_id = first.run_id), json_extract(first.body, '$.workspace')
   FROM events AS first WHERE first.type = 'run_started';
 """,
+    3: """
+ALTER TABLE runs ADD COLUMN parent TEXT;
+ALTER TABLE runs ADD COLUMN origin TEXT;
+CREATE INDEX file_changes ON events (run_id) WHERE type = 'file_changed';
+""",
 }
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as it is listed. `status` is null while it runs, or when its process died."""
+    """One run as it is listed. `status` is null while it runs, or when its process died.
+
+    `parent` is the run that it came from, `origin` how: `undo`, `fork` or `continue`.
+    """
 
     run_id: str
     task: str | None
@@ -50,6 +58,8 @@ class RunRecord:
     ended: str | None
     workspace: str | None
     alive: bool
+    parent: str | None = None
+    origin: str | None = None
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -98,12 +108,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def list_runs(path: Path, *, now: float | None = None) -> list[RunRecord]:
     """Every run, the newest first."""
     moment = time.time() if now is None else now
-    columns = "run_id, task, status, began, ended, workspace, owner IS NOT NULL AND lease_until >= ?"
+    columns = "run_id, task, status, began, ended, workspace, owner IS NOT NULL AND lease_until >= ?, parent, origin"
     with reading(path) as connection:
-        rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY run_id DESC", (moment,)).fetchall()  # noqa: S608
+        rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY began DESC, run_id DESC", (moment,)).fetchall()  # noqa: S608
     return [
-        RunRecord(run_id, task, status, began, ended, workspace, bool(alive))
-        for run_id, task, status, began, ended, workspace, alive in rows
+        RunRecord(run_id, task, status, began, ended, workspace, bool(alive), parent, origin)
+        for run_id, task, status, began, ended, workspace, alive, parent, origin in rows
         if began is not None
     ]
 
@@ -156,6 +166,26 @@ def give_back(connection: sqlite3.Connection, run_id: str, owner: str) -> None:
         connection.execute(
             "UPDATE runs SET owner = NULL, lease_until = NULL WHERE run_id = ? AND owner = ?", (run_id, owner)
         )
+
+
+@contextmanager
+def held(path: Path, run_id: str) -> Iterator[Callable[[], None]]:
+    """The run as this process's own, without going on with it; what is yielded keeps it so, or raises."""
+    owner, connection = new_owner(), open_database(path)
+    try:
+        take_lease(connection, run_id, owner)
+        try:
+            yield lambda: take_lease(connection, run_id, owner)
+        finally:
+            give_back(connection, run_id, owner)
+    finally:
+        connection.close()
+
+
+def undone_by(runs: Sequence[RunRecord], run_id: str) -> str | None:
+    """The undo that took back what the run had done, unless it was undone itself."""
+    done = (run.run_id for run in runs if (run.parent, run.origin, run.status) == (run_id, "undo", "done"))
+    return next((undo for undo in done if undone_by(runs, undo) is None), None)
 
 
 def put_blobs(connection: sqlite3.Connection, blobs: Mapping[str, bytes]) -> None:

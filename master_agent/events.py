@@ -9,6 +9,9 @@ from master_agent.plan import Plan
 from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
 from master_agent.values import clean
 
+Origin = Literal["undo", "fork", "continue"]
+"""How a run came from another one."""
+
 
 class Where(TypedDict):
     """What an event belongs to: a step, an attempt (from 1), a call of a model or tool."""
@@ -35,7 +38,8 @@ class RunStarted(_Event):
     """A run began. `mark` is what its data boundaries are drawn with.
 
     `folder` is where it was started, `flags` the settings said on its command line, `given` the files given with it.
-    `planned`: a person gave the plan, which is the next event.
+    `planned`: a person gave the plan, which is the next event. `parent` is the run that this one came from, and
+    `origin` how.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -48,6 +52,8 @@ class RunStarted(_Event):
     planned: bool = False
     mark: str = ""
     program: str = ""
+    parent: str | None = None
+    origin: Origin | None = None
 
 
 class RunResumed(_Event):
@@ -157,14 +163,23 @@ class ToolReturned(_Event):
 
 
 class FileChanged(_Event):
-    """A file in the workspace is being written; `before` is the hash of what was there, if anything was.
+    """A file in the workspace is being written; `before` and `mode` are of what was there, if anything was.
 
-    It is safe before the file changes, and the journal keeps what was there.
+    It is safe before the file changes, and the journal keeps what was there. `folders` are made for the file. With
+    `removed` the file is being removed, and `file` is what it was.
     """
 
     type: Literal["file_changed"] = "file_changed"
     file: Artifact
     before: str | None = None
+    mode: int | None = None
+    folders: tuple[str, ...] = ()
+    removed: bool = False
+
+    @property
+    def after(self) -> str | None:
+        """The hash of what is there after it; None when nothing is."""
+        return None if self.removed else self.file.sha256
 
 
 class StepFinished(_Event):

@@ -101,6 +101,8 @@ def apply(state: State, event: Event) -> None:
             state.started[event.step] = event
         case ModelReplied() | ToolReturned():
             state.used[event.step] = state.used.get(event.step, Usage()) + event.usage
+        case FileChanged() if event.removed:
+            state.files.pop(event.file.path, None)
         case FileChanged():
             state.files[event.file.path] = event.file
         case StepFinished() if event.step:
@@ -302,8 +304,8 @@ class Journal:
             match event:
                 case RunStarted():
                     self._connection.execute(
-                        "UPDATE runs SET task = ?, began = ?, workspace = ? WHERE run_id = ?",
-                        (event.task, event.at, event.workspace, self.run_id),
+                        "UPDATE runs SET task = ?, began = ?, workspace = ?, parent = ?, origin = ? WHERE run_id = ?",
+                        (event.task, event.at, event.workspace, event.parent, event.origin, self.run_id),
                     )
                 case RunResumed():
                     self._connection.execute(

@@ -14,8 +14,18 @@ INLINE = 1024 * 1024  # bytes; more than that is written in a thread
 MOST_NAMES = 10_000
 LARGEST_BEFORE = 100 * 1024 * 1024  # bytes of a file that is replaced; a larger one cannot be kept, so it is left alone
 
-Report = Callable[[Artifact, bytes | None, str | None], Awaitable[None]]
-"""Told of each file before it changes: what is to be written, what is there now if anything is, the step."""
+
+@dataclass(frozen=True)
+class Before:
+    """What is there before a file is written: its bytes and mode, if there is a file; the folders that are missing."""
+
+    content: bytes | None = None
+    mode: int | None = None
+    folders: tuple[str, ...] = ()
+
+
+Report = Callable[[Artifact, Before, str | None], Awaitable[None]]
+"""Told of each file before it changes: what is to be written, what is there now, the step."""
 
 
 class RunFiles:
@@ -70,8 +80,7 @@ class RunFiles:
         raise FileRefusedError(f'"{stem}{ending}" and {MOST_NAMES:,} names like it are taken; choose another name')
 
     async def _write(self, name: str, content: bytes, step: str | None, *, replace: bool) -> Artifact:
-        there = replace and self._workspace.exists(name)
-        before = self._workspace.read(name, LARGEST_BEFORE) if there else None
+        before = self._before(name) if replace else Before(folders=self._workspace.missing_folders(name))
         artifact = described(name, content)
         # Known before it happens: whatever dies after this, the run can tell what it did to whose file.
         await self._report(artifact, before, step)
@@ -81,6 +90,11 @@ class RunFiles:
             await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
         self._made.add(name)
         return artifact
+
+    def _before(self, name: str) -> Before:
+        mode = self._workspace.mode(name)
+        content = None if mode is None else self._workspace.read(name, LARGEST_BEFORE)
+        return Before(content, mode, self._workspace.missing_folders(name))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from master_agent.beneath import FOLDER, kind, made_folder, open_root, opener, put
+from master_agent.beneath import FOLDER, kind, made_folder, mode_of_target, open_root, opener, put
 from master_agent.errors import FileRefusedError
 from master_agent.plan import suggestion
 from master_agent.results import Artifact
@@ -130,18 +130,58 @@ class Workspace:
         with self._regular(path) as (fd, _), os.fdopen(fd, "rb", closefd=False) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def write(self, path: str, content: bytes, *, replace: bool = True) -> Artifact:
+    def mode(self, path: str) -> int | None:
+        """The mode of a file that may be replaced; None when nothing has that name."""
+        folder, _, base = self.name(path).rpartition("/")
+        try:
+            with self._folder(folder or ".") as fd:
+                return mode_of_target(fd, base)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refusal(path, error) from None
+
+    def missing_folders(self, path: str) -> tuple[str, ...]:
+        """The folders above a file that are not there, from the top down."""
+        parts = self.name(path).split("/")[:-1]
+        above = ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+        return tuple(folder for folder in above if not self.exists(folder))
+
+    def remove(self, path: str, sha256: str) -> None:
+        """Removes the file, if its bytes still have that SHA-256; FileRefusedError where they have not."""
+        if self.digest(path) != sha256:
+            raise FileRefusedError(f'"{path}" has changed; it is not removed')
+        folder, _, base = self.name(path).rpartition("/")
+        try:
+            with self._folder(folder or ".") as fd:
+                os.unlink(base, dir_fd=fd)
+                os.fsync(fd)
+        except OSError as error:
+            raise _refusal(path, error, "removed") from None
+
+    def remove_folder(self, path: str) -> bool:
+        """Removes a folder that holds nothing; False where there is none, or something is in it."""
+        folder, _, base = self.name(path).rpartition("/")
+        try:
+            with self._folder(folder or ".") as fd:
+                os.rmdir(base, dir_fd=fd)
+                os.fsync(fd)
+        except OSError:
+            return False
+        return True
+
+    def write(self, path: str, content: bytes, *, replace: bool = True, mode: int | None = None) -> Artifact:
         """Writes the file whole or not at all, with the folders above it; an existing file keeps its mode.
 
-        With `replace=False` a file of that name stays as it is and FileRefusedError is raised, even when it appears
-        in the last moment.
+        `mode` is the mode it gets instead. With `replace=False` a file of that name stays as it is and FileRefusedError
+        is raised, even when it appears in the last moment.
         """
         name = self.name(path)
         folder, _, base = name.rpartition("/")
         try:
             fd = made_folder(self._fd, folder)
             try:
-                put(fd, base, content, replace=replace)
+                put(fd, base, content, replace=replace, mode=mode)
             finally:
                 os.close(fd)
         except OSError as error:

@@ -10,7 +10,10 @@ from master_agent import __version__
 from tests.conftest import Cli, plans, says
 from tests.terminal import AtTerminal
 
-COMMANDS = ["plan", "run", "resume", "runs", "show", "check", "schema", "agents", "tools", "doctor", "init", "demo"]
+COMMANDS = [
+    *("plan", "run", "resume", "runs", "show", "undo"),
+    *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
+]
 HELLO = [plans({"agent": "code", "prompt": "Hi"}), says("Hello.", step="code_1")]
 
 

@@ -38,6 +38,7 @@ WHERE: dict[str, Any] = {"step": "a", "attempt": 2, "call": "m1"}
 EVENTS: list[Event] = [
     RunStarted(task="t", params={"a": "b"}, workspace="/w", mark="data-1", program="p"),
     RunStarted(),
+    RunStarted(task="t", parent="r0", origin="undo"),
     RunResumed(),
     PlanMade(plan=PLAN, by="model", earlier={"a": DONE}),
     PlanRevised(plan=PLAN),
@@ -52,7 +53,8 @@ EVENTS: list[Event] = [
     ToolReturned(**WHERE, tool="t", text="x", data={"a": 1}, artifacts=(FILE,), usage=Usage(images=1), seconds=0.5),
     ToolReturned(**WHERE, tool="t", error=ERROR),
     FileChanged(step="a", file=FILE, before=None),
-    FileChanged(file=FILE, before="1" * 64),
+    FileChanged(file=FILE, before="1" * 64, mode=0o644, folders=("a", "a/b")),
+    FileChanged(file=FILE, before="0" * 64, removed=True),
     StepFinished(step="a", attempt=1, result=DONE),
     RunFinished(status="cancelled", error=ERROR, usage=Usage(calls=3), seconds=2.5),
 ]

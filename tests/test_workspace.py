@@ -15,7 +15,7 @@ import pytest
 
 from master_agent.errors import FileRefusedError, SettingsError
 from master_agent.results import Artifact
-from master_agent.run_files import INLINE, RunFiles
+from master_agent.run_files import INLINE, Before, RunFiles
 from master_agent.workspace import Entry, Workspace, media_type
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
@@ -453,9 +453,10 @@ class Reports:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
 
-    async def __call__(self, artifact: Artifact, before: bytes | None, step: str | None) -> None:
+    async def __call__(self, artifact: Artifact, before: Before, step: str | None) -> None:
         await asyncio.sleep(0)
-        self.seen.append((artifact.path, None if before is None else hashlib.sha256(before).hexdigest(), step))
+        there = None if before.content is None else hashlib.sha256(before.content).hexdigest()
+        self.seen.append((artifact.path, there, step))
 
 
 def test_a_file_that_this_run_did_not_make_is_kept_unless_told_otherwise(workspace: Workspace) -> None:

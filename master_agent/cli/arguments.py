@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from master_agent.errors import UsageError
 
 TASK = '"TASK"'  # the hidden command that runs a task in words; its name is what its usage line shows
-COMMANDS = ("plan", "run", "resume", "runs", "show", "check", "schema", "agents", "tools", "doctor", "init", "demo")
+COMMANDS = (
+    *("plan", "run", "resume", "runs", "show", "undo"),
+    *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
+)
 _OF_THE_PROGRAM = ("--help", "-h", "--version", "-V", "--install-completion", "--show-completion")
 
 

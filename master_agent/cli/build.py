@@ -34,7 +34,7 @@ from master_agent.prompts import Prompts
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
-from master_agent.run_files import RunFiles
+from master_agent.run_files import Before, RunFiles
 from master_agent.runner import Runner
 from master_agent.settings import ImageProviderName, Settings, state_folder
 from master_agent.threads import CallOptions
@@ -306,9 +306,11 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _run_files(workspace: Workspace, journal: Journal, order: Order) -> RunFiles:
-    async def report(artifact: Artifact, before: bytes | None, step: str | None) -> None:
-        blobs = {} if before is None else {hashlib.sha256(before).hexdigest(): before}
-        await journal.append(FileChanged(step=step, file=artifact, before=next(iter(blobs), None)), blobs)
+    async def report(artifact: Artifact, before: Before, step: str | None) -> None:
+        blobs = {} if before.content is None else {hashlib.sha256(before.content).hexdigest(): before.content}
+        digest = next(iter(blobs), None)
+        changed = FileChanged(step=step, file=artifact, before=digest, mode=before.mode, folders=before.folders)
+        await journal.append(changed, blobs)
 
     changes = [event for event in journal.history if isinstance(event, FileChanged)]
     # What an earlier run made, and nobody has touched since, is this run's to replace.

@@ -11,7 +11,7 @@ from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import Order
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import asks_models
-from master_agent.database import RunRecord, find_run, list_runs
+from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import RunStarted, StepStarted, to_json
 from master_agent.journal import fold, read
@@ -82,13 +82,15 @@ def resume(
     if retry_unverified and skip_unverified:
         raise UsageError("--retry-unverified and --skip-unverified exclude each other")
     now = session.settings_of(options)
-    record = find_run(state_folder(now) / "journal.db", run)
+    database = state_folder(now) / "journal.db"
+    record = find_run(database, run)
     if record.status == "done":
         raise UsageError(f"the run {record.run_id} is done; there is nothing to go on with")
-    history = read(state_folder(now) / "journal.db", record.run_id)
+    history = read(database, record.run_id)
     began = next((event for event in history if isinstance(event, RunStarted)), None)
     if began is None:
         raise UsageError(f"the run {record.run_id} never began")
+    _check_not_undone(database, record)
     settings = _settings_of_then(options, began)
     state = fold(history)
     if state.plan is None and began.planned:
@@ -108,6 +110,18 @@ def resume(
     said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None
     team = session.team(Path(began.folder) if began.folder else None)
     return session.run(options, settings, team, order, lambda m: m.resume(), yes=approved, unverified=said)
+
+
+def _check_not_undone(database: Path, record: RunRecord) -> None:
+    if record.origin == "undo":
+        raise UsageError(
+            f"{record.run_id} is an undo", hint=f"To go on with it: master-agent undo {record.parent or 'RUN'}"
+        )
+    if undo := undone_by(list_runs(database), record.run_id):
+        raise UsageError(
+            f"the run {record.run_id} was undone by {undo}",
+            hint=f"Bring its files back first: master-agent undo {undo}",
+        )
 
 
 def _settings_of_then(options: Options, began: RunStarted) -> Settings:
@@ -167,4 +181,6 @@ def _data(record: RunRecord) -> dict[str, Any]:
         "began": record.began,
         "ended": record.ended,
         "workspace": record.workspace,
+        "parent": record.parent,
+        "origin": record.origin,
     }

@@ -34,7 +34,7 @@ from master_agent.prompts import Prompts
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, RunResult
 from master_agent.retry import RetryPolicy
-from master_agent.run_files import RunFiles
+from master_agent.run_files import Before, RunFiles
 from master_agent.runner import Runner
 from master_agent.threads import Wire
 from master_agent.tools import Tool, ToolCall, ToolContext, ToolOutput, checked, running, tool
@@ -187,7 +187,7 @@ def _nobody_looks(call: ToolCall, output: ToolOutput) -> None:
 
 
 def _context(workspace: Workspace) -> Callable[[ToolCall], ToolContext]:
-    async def report(artifact: Artifact, before: bytes | None, step: str | None) -> None:
+    async def report(artifact: Artifact, before: Before, step: str | None) -> None:
         raise AssertionError("nothing is there to be saved")
 
     def images() -> ImageProvider:

@@ -16,7 +16,7 @@ from master_agent.fetch import Fetcher
 from master_agent.images import ASPECT_RATIOS, ImageProvider, ImageRequest, Picture, Pictures
 from master_agent.images.placeholder import Placeholder
 from master_agent.results import Artifact, StepResult, StepStatus, Usage
-from master_agent.run_files import RunFiles
+from master_agent.run_files import Before, RunFiles
 from master_agent.tools import Tool, ToolCall, ToolContext, ToolOutput, checked, load_tools, running
 from master_agent.tools.files import MOST_CHARACTERS, list_files, read_file, save_result, write_file
 from master_agent.tools.images import download_image, generate_image
@@ -57,8 +57,8 @@ class Desk:
             raise ImageError("no picture can be made", type="missing_token")
         return self.provider
 
-    async def report(self, artifact: Artifact, before: bytes | None, step: str | None) -> None:
-        self.reported.append((artifact, before, step))
+    async def report(self, artifact: Artifact, before: Before, step: str | None) -> None:
+        self.reported.append((artifact, before.content, step))
 
     def text(self, path: str) -> str:
         return (self.workspace.root / path).read_text()

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from master_agent.catalogue import parse_agent
 from master_agent.cli import exit_codes
-from master_agent.settings import PREFIX, table
+from master_agent.settings import PREFIX, WireName, table
 from master_agent.tools import load_tools
 from tests.conftest import ROOT, Cli
 
@@ -76,6 +77,12 @@ def test_the_exit_codes_in_the_readme_are_the_programs() -> None:
     codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
 
     assert said == codes
+
+
+def test_every_wire_stands_in_the_readme_and_no_other() -> None:
+    section = README.partition("## Wires")[2].partition("\n## ")[0]
+
+    assert set(re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE)) == set(get_args(WireName))
 
 
 def test_the_plan_in_the_readme_is_a_good_one(cli: Cli) -> None:

@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 from typing import Literal
 
 from master_agent.context import Inputs, Perform
+from master_agent.errors import LimitError
 from master_agent.events import Event, StepFinished, StepStarted
 from master_agent.plan import AgentStep, Plan, Step
 from master_agent.results import ErrorInfo, StepResult
@@ -18,15 +19,17 @@ Decide = Callable[[Step, StepResult], Decision]
 
 
 def go_on(_step: Step, result: StepResult) -> Decision:
-    """After every step the run goes on, but for a key that no later request can do without."""
-    return "stop" if result.error is not None and result.error.type == "authentication" else "go_on"
+    """After every step the run goes on, but for a key that no later request can do without, or a limit of the run."""
+    final = ("authentication", "limit")
+    return "stop" if result.error is not None and result.error.type in final else "go_on"
 
 
 @dataclass
 class Dispatcher:
     """Performs a plan once. `note` takes the events; `earlier` are results that stand already.
 
-    `attempts` says how often a step was started before.
+    `attempts` says how often a step was started before. `most`: so many different steps may be started, those of
+    before included.
     """
 
     plan: Plan
@@ -37,6 +40,7 @@ class Dispatcher:
     attempts: Mapping[str, int] = field(default_factory=dict)
     decide: Decide = go_on
     clock: Callable[[], float] = time.monotonic
+    most: int | None = None
 
     def __post_init__(self) -> None:
         self._steps: dict[str, Step] = {step.id: step for step in self.plan.plan}
@@ -44,13 +48,16 @@ class Dispatcher:
         self._results: dict[str, StepResult] = {}
         self._ready: deque[str] = deque()
         self._running: set[str] = set()
+        self._begun = set(self.attempts)
         self._stopped = False
+        self._limit: LimitError | None = None
         self._graph = TopologicalSorter({step.id: step.needs for step in self.plan.plan})
         self._graph.prepare()
 
     async def run(self) -> Mapping[str, StepResult]:
         """The results by step id, one for every step of the plan, when nothing can be started any more.
 
+        LimitError when a limit of the run is why; the results are written down then too.
         When it is cancelled, what runs is cancelled, what has not started is `not_started`, and both are written down.
         """
         try:
@@ -63,6 +70,8 @@ class Dispatcher:
             for step in self.plan.plan:
                 if step.id not in self._results:
                     self._finish(step, _result(step, "not_started", "the run ended before it could start"))
+        if self._limit is not None:
+            raise self._limit
         return self._results
 
     def _gather_ready(self) -> None:
@@ -84,6 +93,10 @@ class Dispatcher:
     def _start(self, group: asyncio.TaskGroup) -> None:
         while self._ready and len(self._running) < self.concurrency and not self._stopped:
             step_id = self._ready.popleft()
+            if self.most is not None and len(self._begun | {step_id}) > self.most:
+                self._stopped, self._limit = True, _too_many(self.most)
+                return
+            self._begun.add(step_id)
             self._running.add(step_id)
             group.create_task(self._work(self._steps[step_id], group), name=step_id)
 
@@ -104,6 +117,8 @@ class Dispatcher:
             self._finish(step, failed.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
             raise
         self._finish(step, result.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
+        if result.error is not None and result.error.type == "limit":
+            self._limit = self._limit or LimitError(result.error.message, hint=result.error.hint)
         self._running.discard(step.id)
         self._graph.done(step.id)
         task = asyncio.current_task()
@@ -124,6 +139,13 @@ class Dispatcher:
     def _finish(self, step: Step, result: StepResult) -> None:
         self._results[step.id] = result
         self.note(StepFinished(step=step.id, attempt=result.attempt, result=result))
+
+
+def _too_many(most: int) -> LimitError:
+    return LimitError(
+        f"the run has started all the steps that it may: {most:,}",
+        hint="What is done is kept. Go on with more: master-agent resume --max-steps NUMBER",
+    )
 
 
 def _who(step: Step) -> tuple[str | None, str | None]:

@@ -14,9 +14,10 @@ from master_agent.errors import MasterAgentError, ModelError, ToolError
 from master_agent.events import ModelCalled, ModelReplied, TextDelta, ToolCalled, ToolReturned, Where
 from master_agent.journal import Journal
 from master_agent.plan import AgentStep, Step
+from master_agent.prices import Prices, with_pictures
 from master_agent.results import ErrorInfo, StepResult, Usage
 from master_agent.retry import RetryPolicy, retrying
-from master_agent.threads import Call, CallRequest, Reply, TextPiece
+from master_agent.threads import Call, CallRequest, Reply, TextPiece, Thread, ThreadState
 from master_agent.tools import Tool, ToolCall, ToolOutput, Use
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -35,8 +36,17 @@ def retried(call: Call, policy: RetryPolicy, sleep: Sleep = asyncio.sleep) -> Ca
     return call_again
 
 
-def asked(journal: Journal, wire: str, default_model: str | None, clock: Callable[[], float] = time.monotonic) -> Call:
-    """The innermost layer around a model: sends the request, and writes down that it goes out and what comes back."""
+def asked(
+    journal: Journal,
+    wire: str,
+    default_model: str | None,
+    clock: Callable[[], float] = time.monotonic,
+    prices: Prices | None = None,
+) -> Call:
+    """The innermost layer around a model: sends the request, and writes down that it goes out and what comes back.
+
+    With `prices`, what it has used is written down with its cost, where that is known.
+    """
     numbers = itertools.count(1)
 
     async def call(request: CallRequest) -> Reply:
@@ -53,11 +63,13 @@ def asked(journal: Journal, wire: str, default_model: str | None, clock: Callabl
             input=request.turn.to_data(),
         )
         await journal.append(called)
+        if prices is not None:
+            prices.prepare(called.model)
 
         def failed(error: ErrorInfo, retry_after: float | None = None) -> None:
-            seconds, used = clock() - began, Usage.unknown()
+            spent, seconds = Usage.unknown(), clock() - began
             journal.note(
-                ModelReplied(**who, status="failed", usage=used, error=error, retry_after=retry_after, seconds=seconds)
+                ModelReplied(**who, status="failed", usage=spent, error=error, retry_after=retry_after, seconds=seconds)
             )
 
         reply: Reply | None = None
@@ -76,27 +88,36 @@ def asked(journal: Journal, wire: str, default_model: str | None, clock: Callabl
         except asyncio.CancelledError:
             failed(CANCELLED)
             raise
-        journal.note(
-            ModelReplied(
-                **who,
-                status=reply.status,
-                text=reply.text,
-                calls=[{"id": c.id, "name": c.name, "arguments": c.arguments} for c in reply.calls],
-                usage=reply.usage or Usage.unknown(),
-                remote_id=reply.remote_id,
-                reason=reply.reason,
-                ids=dict(thread.state.ids),
-                items=[dict(item) for item in thread.state.items[known:]],
-                files=[file.to_data() for file in reply.files],
-                lost=list(reply.lost),
-                sources=[source.to_data() for source in reply.sources],
-                seconds=clock() - began,
-            ),
-            {file.sha256: file.content for file in reply.files},
-        )
+        replied = _replied(who, reply, thread.state, known)
+        cost = {"usage": _used(reply, called.model, thread, prices), "seconds": clock() - began}
+        journal.note(replied.model_copy(update=cost), {file.sha256: file.content for file in reply.files})
         return reply
 
     return call
+
+
+def _replied(who: Where, reply: Reply, state: ThreadState, known: int) -> ModelReplied:
+    """The reply as an event, with what the thread gained by it."""
+    return ModelReplied(
+        **who,
+        status=reply.status,
+        text=reply.text,
+        calls=[{"id": c.id, "name": c.name, "arguments": c.arguments} for c in reply.calls],
+        remote_id=reply.remote_id,
+        reason=reply.reason,
+        ids=dict(state.ids),
+        items=[dict(item) for item in state.items[known:]],
+        files=[file.to_data() for file in reply.files],
+        lost=list(reply.lost),
+        sources=[source.to_data() for source in reply.sources],
+    )
+
+
+def _used(reply: Reply, model: str | None, thread: Thread, prices: Prices | None) -> Usage:
+    """What the reply has used, with its cost; what the server's own tools cost beside the tokens is not known here."""
+    if prices is None or reply.usage is None:
+        return reply.usage or Usage.unknown()
+    return prices.settled(model, reply.usage, more=bool(thread.agent.hosted))
 
 
 def written_down(
@@ -139,7 +160,7 @@ def note_output(
         data=output.data,
         artifacts=output.artifacts,
         pictures=[picture.to_data() for picture in output.pictures],
-        usage=output.usage,
+        usage=with_pictures(output.usage, output.data.get("provider"), output.data.get("model")),
         error=output.error,
         seconds=seconds,
     )

@@ -11,13 +11,20 @@ from master_agent.errors import LimitError
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for a run, a step and a model's call; requests of one step; steps at once."""
+    """Seconds for a run, a step and a model's call; requests of one step; steps at once.
+
+    Of a whole run, what earlier processes of it used included: dollars, tokens, requests to models, steps.
+    """
 
     seconds: float | None = None
     step_seconds: float = 600.0
     call_seconds: float = 300.0
     turns: int = 20
     concurrency: int = 4
+    cost: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    steps: int | None = None
 
 
 @dataclass

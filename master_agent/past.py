@@ -68,9 +68,16 @@ class StepPast:
             case StepFinished():
                 self._forget_the_failure(event)
 
+    @property
+    def _cut_off(self) -> bool:
+        return bool(self.replies) and self.replies[max(self.replies)].status == "incomplete"
+
     def _forget_the_failure(self, finished: StepFinished) -> None:
         if finished.result.status != "failed":
             return
+        error = finished.result.error
+        if error is not None and error.type == "limit" and not self._cut_off:
+            return  # the next request was one too many; nothing that came before it failed
         if self.replies and self.replies[max(self.replies)].status != "requires_action":
             del self.replies[max(self.replies)]
         failed = {asked for asked, output in self.outputs.items() if output.error is not None}

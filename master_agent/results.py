@@ -17,7 +17,10 @@ class Contract(BaseModel):
 
 
 class Usage(Contract):
-    """What was consumed. A number that a server did not report is null, and `complete` is then false."""
+    """What was consumed. A number that a server did not report is null, and `complete` is then false.
+
+    `cost_usd` is null when no price is known, and not all of the cost when `cost_complete` is false.
+    """
 
     calls: int = 0
     input_tokens: int | None = 0
@@ -28,6 +31,7 @@ class Usage(Contract):
     images: int = 0
     cost_usd: float | None = None
     complete: bool = True
+    cost_complete: bool = True
 
     @classmethod
     def unknown(cls) -> "Usage":
@@ -56,9 +60,17 @@ class Usage(Contract):
             output_tokens=total(self.output_tokens, other.output_tokens),
             reasoning_tokens=total(self.reasoning_tokens, other.reasoning_tokens),
             images=self.images + other.images,
-            cost_usd=sum(costs) if costs else None,
+            cost_usd=round(sum(costs), 9) if costs else None,
             complete=self.complete and other.complete,
+            cost_complete=self.cost_complete
+            and other.cost_complete
+            and not (costs and self._unpriced | other._unpriced),
         )
+
+    @property
+    def _unpriced(self) -> bool:
+        """Whether something was used whose cost is not known."""
+        return self.cost_usd is None and bool(self.calls or self.images or self.tokens)
 
     @property
     def tokens(self) -> int | None:

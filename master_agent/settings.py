@@ -68,6 +68,9 @@ class Settings:
     call_timeout: Annotated[PositiveFloat, About("seconds for one request to a model")] = 300.0
     attempts: Annotated[PositiveInt, About("tries of a request that can heal")] = 4
     turns: Annotated[PositiveInt, About("requests of one step")] = 20
+    max_calls: Annotated[PositiveInt | None, About("requests to models of the whole run")] = None
+    max_tokens: Annotated[PositiveInt | None, About("tokens of the whole run, in and out")] = None
+    max_steps: Annotated[PositiveInt | None, About("steps that the whole run may start")] = None
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from master_agent import __version__, layers
 from master_agent.approval import Approve
 from master_agent.attachments import Attachment
+from master_agent.budget import Budget, reserved
 from master_agent.catalogue import Agent, load_agents
 from master_agent.cli import models
 from master_agent.cli.models import Models, Words
@@ -30,6 +31,7 @@ from master_agent.master import Master
 from master_agent.past import pasts
 from master_agent.plan import Plan
 from master_agent.planner import Planner
+from master_agent.prices import Prices
 from master_agent.prompts import Prompts
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
@@ -37,7 +39,7 @@ from master_agent.retry import RetryPolicy
 from master_agent.run_files import Before, RunFiles
 from master_agent.runner import Runner
 from master_agent.settings import ImageProviderName, Settings, state_folder
-from master_agent.threads import CallOptions
+from master_agent.threads import Call, CallOptions
 from master_agent.tools import Tool, ToolCall, ToolContext, checked, load_tools, running
 from master_agent.workspace import Workspace
 
@@ -214,8 +216,7 @@ def _master(
     memory = Memory(pasts(journal.history), wire.name, journal.blob)
     run_files = _run_files(workspace, journal, order)
     context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files)
-    policy = RetryPolicy(attempts=settings.attempts)
-    call = memory.calls(layers.retried(layers.asked(journal, wire.name, chosen.agents), policy))
+    call = _call(settings, limits, journal, chosen, memory)
     used = layers.written_down(layers.settled(layers.in_time(running(tools, context), tools)), journal, tools)
     remembered = RememberedUses(
         layers.refusals_noted(checked(tools, used), journal),
@@ -249,7 +250,8 @@ def _master(
     started = RunResumed(program=PROGRAM) if began else _run_started(settings, order, boundaries.mark)
 
     def dispatch(plan: Plan) -> Awaitable[object]:
-        return Dispatcher(plan, perform, journal.note, limits.concurrency, earlier, memory.attempts()).run()
+        attempts, most = memory.attempts(), limits.steps
+        return Dispatcher(plan, perform, journal.note, limits.concurrency, earlier, attempts, most=most).run()
 
     return Master(
         planner=planner if order.planner else None,
@@ -261,6 +263,15 @@ def _master(
         files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
         earlier=earlier,
     )
+
+
+def _call(settings: Settings, limits: Limits, journal: Journal, chosen: Models, memory: Memory) -> Call:
+    """A request to a model: remembered, or tried, and each try reserved, written down and settled."""
+    prices = Prices(settings.openai_base_url if settings.own_server else None)
+    budget = Budget(limits, journal.state.usage, journal.history)
+    asked = layers.asked(journal, chosen.wire.name, chosen.agents, prices=prices)
+    held = reserved(asked, budget, prices, chosen.agents)
+    return memory.calls(layers.retried(held, RetryPolicy(attempts=settings.attempts)))
 
 
 def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
@@ -302,6 +313,9 @@ def _limits(settings: Settings) -> Limits:
         call_seconds=settings.call_timeout,
         turns=settings.turns,
         concurrency=settings.concurrency,
+        calls=settings.max_calls,
+        tokens=settings.max_tokens,
+        steps=settings.max_steps,
     )
 
 

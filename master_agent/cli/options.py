@@ -21,7 +21,10 @@ MODELS = (
     "call_timeout",
     "attempts",
     "plan_repairs",
+    "max_calls",
+    "max_tokens",
 )
+BUDGET = ("max_calls", "max_tokens", "max_steps")
 WORK = (
     "image_provider",
     "image_model",
@@ -32,6 +35,7 @@ WORK = (
     "timeout",
     "step_timeout",
     "turns",
+    "max_steps",
     "allow_host",
     "log_file",
 )
@@ -92,7 +96,7 @@ def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Calla
 def _flag(setting: Setting) -> inspect.Parameter:
     default = f"; default {_plain(setting.default)}" if isinstance(setting.default, str | int | float) else ""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
-    metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name == "timeout" else "TEXT"
+    metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name in ("timeout", *BUDGET) else "TEXT"
     option = typer.Option(
         setting.flag,
         help=f"{setting.help}{choices}{default}",

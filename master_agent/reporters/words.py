@@ -166,10 +166,15 @@ def consumption(usage: Usage) -> list[str]:
     if usage.images:
         parts.append(counted(usage.images, "picture"))
     parts.append(counted(usage.calls, "call"))
-    if usage.cost_usd is not None:
-        least = "" if usage.complete else "at least "
-        parts.append(f"{least}${usage.cost_usd:,.{2 if usage.cost_usd >= 1 else 4}f}")
+    if usage.cost_usd:
+        least = "" if usage.cost_complete else "at least "
+        parts.append(f"{least}{money(usage.cost_usd)}")
     return parts
+
+
+def money(dollars: float) -> str:
+    """Dollars, to the hundredth of a cent where they are few."""
+    return f"${dollars:,.{2 if dollars >= 1 else 4}f}"
 
 
 def _tokens(usage: Usage) -> str:

@@ -113,7 +113,10 @@ Turn = UserTurn | ToolOutputs
 
 @dataclass(frozen=True)
 class CallOptions:
-    """One request: who asks, for which step, attempt and turn (from 1), and how many seconds it may take."""
+    """One request: who asks, for which step, attempt and turn (from 1), and how many seconds it may take.
+
+    `output_tokens` holds this one answer to fewer tokens than its agent's may have, or to some where it says nothing.
+    """
 
     agent: str
     step: str | None = None
@@ -121,6 +124,11 @@ class CallOptions:
     turn: int = 1
     timeout: float = 600.0
     stream: bool = True
+    output_tokens: int | None = None
+
+    def most(self, agent: AgentSpec) -> int | None:
+        """The tokens that the answer may have; None where nobody says."""
+        return agent.max_output_tokens if self.output_tokens is None else self.output_tokens
 
 
 @dataclass(frozen=True)

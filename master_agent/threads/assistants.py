@@ -150,7 +150,7 @@ class Assistants(OneRequestWire):
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         elif agent.output is not None and accepted.capabilities.schema == "object":
             body["response_format"] = {"type": "json_object"}
-        wanted = {"temperature": agent.temperature, "max_completion_tokens": agent.max_output_tokens}
+        wanted = {"temperature": agent.temperature, "max_completion_tokens": options.most(agent)}
         body |= {name: value for name, value in wanted.items() if value is not None and accepted.takes(name)}
         return body
 

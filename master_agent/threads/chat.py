@@ -66,8 +66,8 @@ class Chat(OneRequestWire):
         if self.server.is_openai:
             names.reverse()
         known = [name for name in names if accepted.takes(name)]
-        if agent.max_output_tokens is not None and known:
-            body[known[0]] = agent.max_output_tokens
+        if (most := options.most(agent)) is not None and known:
+            body[known[0]] = most
         if options.stream and able.stream and (able.stream_with_tools or not agent.tools):
             body["stream"] = True
             if able.usage_in_stream:

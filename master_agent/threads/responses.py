@@ -117,8 +117,8 @@ class Responses(OneRequestWire):
             body["text"] = {"format": _format(agent, able)}
         if agent.temperature is not None and accepted.takes("temperature"):
             body["temperature"] = agent.temperature
-        if agent.max_output_tokens is not None and accepted.takes("max_output_tokens"):
-            body["max_output_tokens"] = agent.max_output_tokens
+        if (most := options.most(agent)) is not None and accepted.takes("max_output_tokens"):
+            body["max_output_tokens"] = most
         if accepted.takes("prompt_cache_key"):
             body["prompt_cache_key"] = _cache_key(agent, model)
         if self.store == "none" and accepted.takes("include"):

@@ -1,0 +1,104 @@
+"""From what was used to money: a model's tokens by the data of `genai-prices`, pictures by a small table of ours.
+
+What has no known price is None, never 0. The library is the optional extra `cost`; it is loaded when the first cost is
+wanted, reads data that it brings along and asks nothing of the network.
+"""
+
+import importlib
+import threading
+from decimal import Decimal
+from typing import Any
+
+from master_agent.results import Usage
+
+MISSING = "Prices come with the extra `cost`: install it as master-agent[cost]"
+PICTURES: dict[tuple[str, str], Decimal] = {
+    # USD for each picture, as of 2026-11, by https://replicate.com/black-forest-labs/flux-schnell
+    ("replicate", "black-forest-labs/flux-schnell"): Decimal("0.003"),
+    # Drawn on this machine.
+    ("placeholder", "placeholder"): Decimal(0),
+}
+_DIGITS = 9  # of a dollar, which tells a single token of the cheapest model
+
+
+class Prices:
+    """Prices of one model's server; `address` is that of another server than OpenAI's own.
+
+    A server that the library knows has prices of its own; for any other the model's name decides.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+        self._loading: threading.Thread | None = None
+
+    def prepare(self, model: str | None) -> None:
+        """Loads what the price of a model needs, without waiting for it."""
+        if model and self._loading is None:
+            self._loading = threading.Thread(target=library, name="prices", daemon=True)
+            self._loading.start()
+
+    def tokens(self, model: str | None, usage: Usage) -> Decimal | None:
+        """USD for the tokens of one request, as far as they are known; None when they have no known price."""
+        found = library() if model else None
+        if found is None or usage.tokens is None:
+            return None
+        read = usage.input_tokens or 0  # those from the cache and those written to it are among them
+        cached = min(usage.cached_tokens or 0, read)
+        used = found.Usage(
+            input_tokens=read,
+            cache_read_tokens=cached,
+            cache_write_tokens=min(usage.cache_write_tokens or 0, read - cached),
+            output_tokens=usage.output_tokens or 0,  # with those of reasoning, which cost the same
+        )
+        for where in self._places():
+            try:
+                return Decimal(found.calc_price(used, model, **where).total_price)
+            except (LookupError, ValueError):
+                continue
+        return None
+
+    def _places(self) -> list[dict[str, str]]:
+        """Where the price of a model is looked for, one after the other."""
+        if self._address is None:
+            return [{"provider_id": "openai"}]
+        found = library()
+        try:
+            found.data_snapshot.get_snapshot().find_provider(None, None, self._address)
+        except LookupError:
+            return [{}]
+        return [{"provider_api_url": self._address}]
+
+    def settled(self, model: str | None, usage: Usage, *, more: bool = False) -> Usage:
+        """The usage of a request with its cost; `more`: something beside the tokens costs money as well."""
+        cost = self.tokens(model, usage)
+        if cost is None:
+            return usage
+        whole = usage.input_tokens is not None and usage.output_tokens is not None and not more
+        return usage.model_copy(update={"cost_usd": in_dollars(cost), "cost_complete": whole})
+
+
+def pictures(provider: str, model: str, count: int) -> Decimal | None:
+    """USD for so many pictures; None when no price is known."""
+    name = "placeholder" if provider == "placeholder" else model.split(":")[0]
+    each = PICTURES.get((provider, name))
+    return None if each is None else each * count
+
+
+def with_pictures(usage: Usage, provider: object, model: object) -> Usage:
+    """The usage of a tool that made pictures, with their cost where that is known."""
+    cost = pictures(str(provider), str(model), usage.images) if usage.images else None
+    return usage if cost is None else usage.model_copy(update={"cost_usd": in_dollars(cost)})
+
+
+def in_dollars(cost: Decimal) -> float:
+    """The amount as JSON has it."""
+    return round(float(cost), _DIGITS)
+
+
+def library() -> Any:
+    """The module `genai_prices`; None where the extra is not installed."""
+    try:
+        importlib.import_module("genai_prices.data_snapshot")
+        return importlib.import_module("genai_prices")
+    except ImportError:
+        return None

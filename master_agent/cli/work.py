@@ -164,10 +164,10 @@ def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
     source = source_of(name)
     if name == "-":
         content = streams.read_stdin()
-        if not content.strip():
-            raise UsageError("standard input is empty: the command before it made no plan")
         if len(content) > plans.MAX_BYTES:
             raise PlanError(f"{source} holds more than the {plans.MAX_BYTES:,} bytes that a plan may hold")
+        if not content.strip():
+            raise UsageError("standard input is empty: the command before it made no plan")
     else:
         content = streams.read_file(Path(name))
     raw = plans.load(content, source=source)

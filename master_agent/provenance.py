@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from master_agent.database import reading
+from master_agent.events import Event, ModelCalled, RunStarted, StepStarted, ToolCalled
+from master_agent.journal import fold
+from master_agent.plan import AgentStep, ToolStep
+from master_agent.results import StepResult
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,40 @@ def changes(database: Path) -> list[Made]:
 def of_file(made: Sequence[Made], place: Path, sha256: str | None) -> list[Made]:
     """The changes that have to do with a file, by where it is or by its bytes, wherever they were made."""
     return [one for one in made if one.place == place or (sha256 is not None and one.sha256 == sha256)]
+
+
+def explained(made: Made, history: Sequence[Event]) -> dict[str, Any]:
+    """A change as data: the task, the step with its prompt, who did it with which model, and what it was made from."""
+    began = next((event for event in history if isinstance(event, RunStarted)), None)
+    until = [event for event in history if (event.seq or 0) <= made.seq]
+    step = until[-1].step if until else None
+    before = [event for event in until if event.step == step]
+    started = next((event for event in reversed(before) if isinstance(event, StepStarted)), None)
+    asked = next((event for event in reversed(before) if isinstance(event, ModelCalled)), None) if step else None
+    used = next((event for event in reversed(before) if isinstance(event, ToolCalled)), None)
+    state = fold(until)
+    planned = next((one for one in state.plan.plan if one.id == step), None) if state.plan else None
+    return {
+        "run_id": made.run_id,
+        "at": made.at,
+        "origin": began.origin if began else None,
+        "parent": began.parent if began else None,
+        "task": state.task,
+        "file": str(made.place),
+        "sha256": made.sha256,
+        "step": step,
+        "agent": started.agent if started else None,
+        "model": asked.model if asked else None,
+        "tool": used.tool if used else None,
+        "prompt": planned.prompt if isinstance(planned, AgentStep) else None,
+        "arguments": dict(planned.arguments) if isinstance(planned, ToolStep) else None,
+        "from": [_result(need, state.results[need]) for need in planned.needs if need in state.results]
+        if planned
+        else [],
+        "given": [str(file["name"]) for file in began.given] if began else [],
+    }
+
+
+def _result(step: str, result: StepResult) -> dict[str, Any]:
+    doer = {"agent": result.agent, "tool": result.tool}
+    return {"step": step, **doer, "text": result.text, "files": [file.path for file in result.artifacts]}

@@ -8,7 +8,20 @@ import typer
 from typer.exceptions import TyperException
 
 from master_agent import __version__
-from master_agent.cli import arguments, demo, doctor, exit_codes, help_texts, history, init, look, streams, undo, work
+from master_agent.cli import (
+    arguments,
+    demo,
+    doctor,
+    exit_codes,
+    help_texts,
+    history,
+    init,
+    look,
+    streams,
+    undo,
+    why,
+    work,
+)
 from master_agent.cli.failures import ToldError, explain, say, trace
 from master_agent.cli.options import Options
 from master_agent.errors import UsageError
@@ -62,6 +75,7 @@ def _program(*, version: Version = False) -> None: ...
 work.add_to(app)
 history.add_to(app)
 undo.add_to(app)
+why.add_to(app)
 look.add_to(app)
 doctor.add_to(app)
 init.add_to(app)

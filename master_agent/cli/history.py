@@ -1,6 +1,7 @@
 """The commands that go on with runs and look back at them: `resume`, `runs`, `show`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ import typer
 from master_agent.aggregator import project
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import Order
+from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
-from master_agent.events import RunStarted, StepStarted, to_json
+from master_agent.events import Event, RunStarted, StepStarted, to_json
 from master_agent.journal import fold, read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
@@ -49,12 +51,15 @@ Examples:
   master-agent runs
   master-agent runs --status failed --json
 """
-_SHOW_HELP = """Shows what became of a run: its results as they were reported, or its events.
+_SHOW_HELP = """Shows what became of a run: its results as they were reported, its events, or a step's conversation.
+
+The step "planner" is the conversation that made the plan.
 
 \b
 Examples:
   master-agent show
   master-agent show 1ng0 --events
+  master-agent show 1ng0 --thread page
   master-agent show 1ng0 --json > result.json
 """
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="run a plan that nobody approved yet", show_default=False)]
@@ -63,6 +68,10 @@ Retry = Annotated[
     typer.Option(
         "--retry-unverified", help="do again what may have been done and cannot be looked up", show_default=False
     ),
+]
+Thread = Annotated[
+    str | None,
+    typer.Option("--thread", metavar="STEP", help="the conversation of a step, or of the planner", show_default=False),
 ]
 Skip = Annotated[
     bool,
@@ -157,15 +166,29 @@ def runs(
 
 
 @with_options("state_dir", output=("json", "events", "verbose", "quiet"))
-def show(options: Options, run: RunName = None) -> int:
+def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int:
     database = state_folder(session.settings_of(options)) / "journal.db"
-    history = read(database, find_run(database, run).run_id)
+    record = find_run(database, run)
+    history = read(database, record.run_id)
+    if thread is not None:
+        if options.events:
+            raise UsageError("--thread and --events exclude each other")
+        return _show_thread(options, record, history, thread)
     if options.events:
         for event in history:
             streams.write_json_line(to_json(event))
         return exit_codes.DONE
     with streams.open_reporter(options, None) as (reporter, _):
         reporter.finish(project(fold(history)))
+    return exit_codes.DONE
+
+
+def _show_thread(options: Options, record: RunRecord, history: Sequence[Event], step: str) -> int:
+    entries = conversation(history, step)
+    if options.json:
+        streams.print_json({"run_id": record.run_id, "step": step, "thread": entries})
+    else:
+        tell(entries)
     return exit_codes.DONE
 
 

@@ -1,0 +1,120 @@
+"""From the events of a run to the conversation of one of its steps: `show RUN --thread STEP`."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from master_agent.cli import streams
+from master_agent.errors import UsageError
+from master_agent.events import (
+    Event,
+    FileChanged,
+    ModelCalled,
+    ModelReplied,
+    PlanMade,
+    StepFinished,
+    StepStarted,
+    ToolCalled,
+    ToolReturned,
+)
+from master_agent.plan import suggestion
+from master_agent.reporters.text import seconds, tokens
+
+PLANNER = "planner"
+Entry = dict[str, Any]
+
+
+def conversation(history: Sequence[Event], step: str) -> list[Entry]:
+    """What was said and done in a step, oldest first; UsageError when the run has no such step.
+
+    Each entry has a `role`: start, user, tools (their outputs, given back), model, tool, output, file, end.
+    """
+    known = {event.step for event in history if event.step}
+    known |= {one.id for event in history if isinstance(event, PlanMade) for one in event.plan.plan}
+    planner = step == PLANNER and step not in known
+    if step not in known and not planner:
+        raise UsageError(f'the run has no step "{step}"{suggestion(step, sorted(known))}')
+    of_it = [event for event in history if event.step == (None if planner else step)]
+    return [entry for event in of_it if (entry := _entry(event))]
+
+
+def _entry(event: Event) -> Entry | None:
+    whole = event.model_dump(mode="json", by_alias=True)
+
+    def picked(role: str, *names: str) -> Entry:
+        return {"role": role, "at": event.at, **{name: whole[name] for name in names}}
+
+    match event:
+        case StepStarted():
+            return picked("start", "attempt", "agent", "tool")
+        case ModelCalled():
+            input_ = dict(event.input)
+            role = "tools" if input_.pop("role", None) == "tool" else "user"
+            return {**picked(role, "attempt", "turn", "agent", "wire", "model"), **input_}
+        case ModelReplied():
+            return picked("model", "status", "text", "calls", "sources", "usage", "seconds", "reason", "error")
+        case ToolCalled():
+            return picked("tool", "tool", "asked", "arguments", "effects")
+        case ToolReturned():
+            return picked("output", "tool", "asked", "text", "data", "artifacts", "error", "seconds")
+        case FileChanged():
+            return picked("file", "file", "before", "removed")
+        case StepFinished():
+            return picked("end", "result")
+    return None
+
+
+def tell(entries: Sequence[Entry]) -> None:
+    """The conversation on stdout, for a person."""
+    if not entries:
+        streams.say("nothing was said: the step did not begin")
+    for entry in entries:
+        heading, *text = _lines(entry)
+        streams.write(heading)
+        for line in text:
+            for part in line.splitlines() or [""]:
+                streams.write(f"    {part}".rstrip())
+
+
+def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
+    match entry["role"]:
+        case "start":
+            yield f"started: {_doer(entry)}, attempt {entry['attempt'] or 1}"
+        case "user":
+            yield f"turn {entry['turn']}, to {entry['model'] or 'the default model'}:"
+            yield str(entry.get("text", ""))
+            yield from (f"(picture {picture['name']})" for picture in entry.get("pictures", []))
+        case "tools":
+            count = len(entry.get("outputs", []))
+            yield f"turn {entry['turn']}: {count} output{'' if count == 1 else 's'} given back"
+        case "model":
+            yield _reply_heading(entry)
+            yield from filter(None, [entry["text"]])
+            yield from (f"uses {call['name']} {call['arguments']}" for call in entry["calls"])
+            yield from (f"cites {source['url']}" for source in entry["sources"])
+        case "tool":
+            yield f"tool {entry['tool']}: {json.dumps(entry['arguments'], ensure_ascii=False)}"
+        case "output":
+            yield f"output of {entry['tool']}{_failure(entry)}"
+            yield from filter(None, [entry["text"]])
+            yield from (f"file {one['path']}" for one in entry["artifacts"])
+        case "file":
+            verb = "removes" if entry["removed"] else "replaces" if entry["before"] else "makes"
+            yield f"{verb} {entry['file']['path']} ({entry['file']['bytes']:,} bytes)"
+        case "end":
+            result = entry["result"]
+            yield f"ended: {result['status']}{_failure(result)}"
+
+
+def _doer(entry: Mapping[str, Any]) -> str:
+    return f"agent {entry['agent']}" if entry["agent"] else f"tool {entry['tool']}"
+
+
+def _failure(entry: Mapping[str, Any]) -> str:
+    return f", {entry['error']['type']}: {entry['error']['message']}" if entry["error"] else ""
+
+
+def _reply_heading(entry: Mapping[str, Any]) -> str:
+    used = entry["usage"]
+    counts = f"{tokens(used['input_tokens'])} tokens in, {tokens(used['output_tokens'])} out"
+    return f"model: {entry['status']}, {counts}, {seconds(entry['seconds'])}{_failure(entry)}"

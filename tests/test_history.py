@@ -1,0 +1,97 @@
+"""Looking back: the conversation of a step, and why a file is as it is."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import Cli, Ran, calls, plans, says
+
+NOTE = {"id": "note", "agent": "file", "prompt": "Write a note", "needs": []}
+PAGE = {"id": "page", "agent": "code", "prompt": "A page about ${note.text}", "needs": ["note"]}
+SAVE = {"id": "save", "tool": "save_result", "with": [{"name": "step", "value": "page"}], "needs": ["page"]}
+
+
+@pytest.fixture
+def ran(cli: Cli) -> Ran:
+    """A run that wrote note.txt, by an agent's tool, and index.html, by a tool's step."""
+    write = ("write_file", {"path": "note.txt", "content": "hello", "overwrite": True, "last": False})
+    save = {**SAVE, "with": [*SAVE["with"], {"name": "path", "value": "index.html"}]}
+    script = cli.script(
+        plans(NOTE, PAGE, save),
+        {"port": "thread", "step": "note", "turn": 1, "reply": {"text": "Writing.", **calls(write)["reply"]}},
+        says("The note is written.", step="note", turn=2),
+        says("```html index.html\n<p>hello</p>\n```", step="page"),
+    )
+    given = cli.file("brief.txt", "be brief")
+    done = cli("Make a page", script, "--model", "m-1", "--yes", "--json", "--file", str(given))
+    assert done.code == 0, done.out + done.err
+    return done
+
+
+def test_the_conversation_of_a_step_is_shown_with_its_turns_tools_and_replies(cli: Cli, ran: Ran) -> None:
+    shown = cli("show", ran.json["run_id"], "--thread", "note").out
+
+    lines = shown.splitlines()
+    assert lines[0] == "started: agent file, attempt 1"
+    assert "turn 1, to m-1:" in lines and "Write a note" in shown
+    order = ["Writing.", "uses write_file", "tool write_file:", "makes note.txt (5 bytes)", "output of write_file"]
+    order += ["turn 2: 1 output given back", "The note is written.", "ended: done"]
+    places = [shown.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_the_conversation_as_json_and_that_of_the_planner(cli: Cli, ran: Ran) -> None:
+    told = cli("show", "--thread", "note", "--json").json
+    roles = [entry["role"] for entry in told["thread"]]
+
+    assert (told["run_id"], told["step"]) == (ran.json["run_id"], "note")
+    assert roles == ["start", "user", "model", "tool", "file", "output", "tools", "model", "end"]
+    assert told["thread"][2]["calls"][0]["name"] == "write_file"
+    assert "Make a page" in cli("show", "--thread", "planner").out
+
+
+def test_a_step_that_is_not_there_is_told_with_the_nearest_one(cli: Cli, ran: Ran) -> None:
+    refused = cli("show", "--thread", "pgae")
+
+    assert refused.code == 2 and 'no step "pgae"; did you mean "page"' in refused.err
+
+
+def test_why_tells_who_made_a_file_and_from_what(cli: Cli, ran: Ran) -> None:
+    told = cli("why", "note.txt", "--json").json
+
+    (made,) = told["made_by"]
+    assert told["status"] == "as_made"
+    assert (made["run_id"], made["task"], made["step"]) == (ran.json["run_id"], "Make a page", "note")
+    assert (made["agent"], made["model"], made["tool"]) == ("file", "m-1", "write_file")
+    assert (made["prompt"], made["given"], made["from"]) == ("Write a note", ["brief.txt"], [])
+
+    (page,) = cli("why", "index.html", "--json").json["made_by"]
+    assert (page["agent"], page["tool"], page["model"]) == (None, "save_result", None)
+    assert page["from"][0]["step"] == "page" and "<p>hello</p>" in page["from"][0]["text"]
+    assert page["arguments"]["path"] == "index.html"
+    text = cli("why", "index.html").out
+    assert "is as a run made it" in text and "from    page: " in text
+
+
+def test_why_says_when_a_file_has_changed_was_copied_is_gone_or_is_nobodys(cli: Cli, ran: Ran) -> None:
+    shutil.copy(cli.folder / "note.txt", cli.folder / "copy.txt")
+    cli.file("index.html", "by a person")
+    cli.file("mine.txt", "mine")
+
+    assert "its bytes are those of another file" in cli("why", "copy.txt").out
+    assert "has changed since" in cli("why", "index.html").out
+    (cli.folder / "note.txt").unlink()
+    assert "not there any more" in cli("why", "note.txt").out
+    unknown = cli("why", "mine.txt")
+    assert (unknown.code, unknown.out[:11]) == (1, "No run made")
+
+
+def test_a_file_that_an_undone_undo_put_back_is_told_of_with_both(cli: Cli, ran: Ran) -> None:
+    undo = cli("undo", ran.json["run_id"], "--json").json["run_id"]
+    assert "not there any more" in cli("why", "note.txt").out
+    redo = cli("undo", undo, "--json").json["run_id"]
+
+    told = cli("why", "note.txt", "--json").json
+
+    assert told["status"] == "as_made"
+    assert [one["run_id"] for one in told["made_by"]] == [redo, ran.json["run_id"]]

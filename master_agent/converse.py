@@ -23,7 +23,7 @@ from master_agent.threads import (
 from master_agent.tools import ToolCall, ToolOutput, Use
 
 LAST = "last"
-HOPELESS: tuple[ErrorType, ...] = ("missing_token",)
+HOPELESS: tuple[ErrorType, ...] = ("missing_token", "replay_differs")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ Decide = Callable[[Step, StepResult], Decision]
 
 
 def go_on(_step: Step, result: StepResult) -> Decision:
-    """After every step the run goes on, but for a key that no later request can do without, or a limit of the run."""
-    final = ("authentication", "limit")
+    """After every step the run goes on, unless a key is missing for all, a limit is reached or a replay differs."""
+    final = ("authentication", "limit", "replay_differs")
     return "stop" if result.error is not None and result.error.type in final else "go_on"
 
 

@@ -14,6 +14,7 @@ MasterAgentError
 │   ├── FetchRefusedError    an address that may not be fetched
 │   ├── UnreachableError     an address where nobody answers (in fetch.py)
 │   └── ImageError           a picture that could not be made
+├── ReplayError          a run differs from the recorded one (exit 1)
 └── StepError            a step failed for a reason of its own: an empty reference, a turn limit
 
 Three places handle them: a tool's is told to the model, a step's becomes a result, the run's becomes a message and an
@@ -51,6 +52,7 @@ ErrorType = Literal[
     "file_refused",
     "fetch_refused",
     "effect_unverified",
+    "replay_differs",
     "missing_token",
     "image_failed",
     "cancelled",
@@ -179,6 +181,12 @@ class ImageError(ToolError):
         super().__init__(message, hint=hint, type=type)
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class ReplayError(MasterAgentError):
+    """A run asks for something else than the recorded one did, or not for all of it."""
+
+    type: ErrorType = "replay_differs"
 
 
 class StepError(MasterAgentError):

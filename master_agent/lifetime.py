@@ -16,7 +16,8 @@ from master_agent.results import ErrorInfo, RunStatus
 class Lifetime:
     """How a run begins and ends. `contents` are the files given with it, by their SHA-256.
 
-    Its seconds are those of `budget`: a person's thinking is no work of the run.
+    Its seconds are those of `budget`: a person's thinking is no work of the run. `finish` looks at a run that came to
+    its end, and raises when it should not have come to this one.
     """
 
     journal: Journal
@@ -24,6 +25,7 @@ class Lifetime:
     why_cancelled: Callable[[], ErrorInfo]
     budget: TimeBudget
     contents: Mapping[str, bytes] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Callable[[RunStatus], None]]:
@@ -38,6 +40,8 @@ class Lifetime:
 
         try:
             yield end
+            if status not in ("cancelled", "waiting"):
+                self.finish()
         except MasterAgentError as failure:
             error = ErrorInfo.of(failure)
             status = "limited" if error.type in ("limit", "run_timeout") else "failed"

@@ -58,6 +58,8 @@ class Settings:
     wire: Annotated[WireName | None, About("how models are spoken to")] = None
     thread_store: Annotated[ThreadStore, About("where the responses wire keeps a thread")] = "response"
     script: Annotated[Path | None, About("answer from a file of scripted replies instead of a model")] = None
+    record: Annotated[Path | None, About("write every exchange with models and services to this cassette")] = None
+    replay: Annotated[Path | None, About("answer from a recorded cassette, without key or network")] = None
     image_provider: Annotated[ImageProviderName | None, About("who makes pictures", folder=True)] = None
     image_model: Annotated[str | None, About("model that makes pictures", folder=True)] = None
     workspace: Annotated[Path, About("folder that agents work in")] = Path()
@@ -76,6 +78,11 @@ class Settings:
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The names of the settings that were said on the command line."""
+        return tuple(name for name, origin in self.origins.items() if origin == "flag")
 
     @property
     def own_server(self) -> bool:

@@ -78,6 +78,7 @@ class Workspace:
 
     def __init__(self, root: Path, *, walk: bool = False) -> None:
         self.root = root.absolute()
+        self._apart: set[str] = set()
         self._fd = open_root(root)
         self._open = opener(self._fd, walk=walk)
 
@@ -98,7 +99,14 @@ class Workspace:
         name = _normal(path)
         if name == ".":
             raise FileRefusedError(f'"{path}" is the workspace itself; name a file in it')
+        if name in self._apart:
+            raise FileRefusedError(f'"{path}" is written by the program itself; choose another name')
         return name
+
+    def keep_apart(self, path: Path) -> None:
+        """Leaves a file of the program's own to itself: wherever it lies, it is neither listed nor touched."""
+        with suppress(ValueError):
+            self._apart.add(path.resolve().relative_to(self.root.resolve()).as_posix())
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes:
         """The bytes of a file that holds no more than `limit`."""
@@ -219,7 +227,7 @@ class Workspace:
         with self._folder(folder) as fd, os.scandir(fd) as items:
             for item in islice(items, most):
                 seen += 1
-                if _fault(item.name):
+                if _fault(item.name) or above + item.name in self._apart:
                     continue
                 with suppress(FileNotFoundError):
                     about = item.stat(follow_symlinks=False)

@@ -22,6 +22,8 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "wire": (["chat", "scripted", "responses", "assistants"], []),
     "thread_store": (["none", "conversation", "response", "none"], []),
     "script": (["a", "b", "c", "~/d"], [Path("a"), Path("b"), Path("c"), Path.home() / "d"]),
+    "record": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
+    "replay": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
     "image_provider": (["replicate", "placeholder", "openai", "replicate"], []),
     "image_model": (["a", "b", "c", "d"], []),
     "workspace": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),

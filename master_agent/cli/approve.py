@@ -29,6 +29,8 @@ _OF_A_FOLDER = (".master-agent", "agents")
 
 def maker(settings: Settings) -> str:
     """How pictures come about with these settings, in words: paid for, drawn offline, or not at all."""
+    if settings.replay is not None:
+        return "taken from the cassette, free"
     if missing := no_pictures(settings):
         return f"but {missing.message}"
     match image_provider(settings):

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,12 +17,13 @@ from master_agent.approval import Approve
 from master_agent.attachments import Attachment
 from master_agent.budget import Budget, reserved
 from master_agent.catalogue import Agent, load_agents
-from master_agent.cli import models
+from master_agent.cli import cassettes, models
 from master_agent.cli.models import Models, Words
 from master_agent.context import Boundaries, draw_mark
 from master_agent.dispatcher import Dispatcher
 from master_agent.errors import ImageError
 from master_agent.events import Event, FileChanged, RunResumed, RunStarted, ToolCalled, ToolProgressed
+from master_agent.exchanges import Deck
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
 from master_agent.journal import Journal
@@ -171,16 +173,23 @@ async def master(
 ) -> AsyncIterator[Master]:
     """A master with all it needs, for one run; everything is let go at the end."""
     with Workspace(settings.workspace) as workspace:
-        words = Prompts(builtin("prompts")), Boundaries(order.mark or draw_mark())
-        chosen = await models.choose(settings, words) if order.asks_models else models.nobody()
+        played = cassettes.played(settings, workspace, resumed=order.resume is not None)
+        words = Prompts(builtin("prompts")), Boundaries(order.mark or (played.mark if played else draw_mark()))
+        if not order.asks_models:
+            chosen = models.nobody()
+        else:
+            chosen = played.models(settings) if played else await models.choose(settings, words)
         of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
         people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
         fetcher = Fetcher(allowed_hosts(settings))
         try:
-            with _journal(settings, order, people) as journal:
+            with (
+                _journal(settings, order, people) as journal,
+                cassettes.deck(settings, chosen, played, words[1].mark, order.task) as deck,
+            ):
                 try:
                     yield _master(
-                        settings, team, order, people, why_cancelled, journal, workspace, words, chosen, fetcher
+                        settings, team, order, people, why_cancelled, journal, workspace, words, chosen, fetcher, deck
                     )
                 finally:
                     if journal.state.status != "done":
@@ -207,6 +216,7 @@ def _master(
     words: Words,
     chosen: Models,
     fetcher: Fetcher,
+    deck: Deck,
 ) -> Master:
     began = next((event for event in journal.history if isinstance(event, RunStarted)), None)
     prompts, boundaries = words
@@ -215,8 +225,8 @@ def _master(
     given = _given_before(began, journal) if began else order.given
     memory = Memory(pasts(journal.history), wire.name, journal.blob)
     run_files = _run_files(workspace, journal, order)
-    context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files)
-    call = _call(settings, limits, journal, chosen, memory)
+    context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files, deck)
+    call = _call(settings, limits, journal, chosen, memory, deck)
     used = layers.written_down(layers.settled(layers.in_time(running(tools, context), tools)), journal, tools)
     remembered = RememberedUses(
         layers.refusals_noted(checked(tools, used), journal),
@@ -258,20 +268,24 @@ def _master(
         approve=people.approve,
         dispatch=dispatch,
         journal=journal,
-        lifetime=Lifetime(journal, started, why_cancelled, budget, {file.sha256: file.content for file in order.given}),
+        lifetime=Lifetime(journal, started, why_cancelled, budget, _contents(order), deck.finish),
         budget=budget,
         files=lambda: [(entry.path, entry.bytes) for entry in workspace.entries()],
         earlier=earlier,
     )
 
 
-def _call(settings: Settings, limits: Limits, journal: Journal, chosen: Models, memory: Memory) -> Call:
+def _contents(order: Order) -> dict[str, bytes]:
+    return {file.sha256: file.content for file in order.given}
+
+
+def _call(settings: Settings, limits: Limits, journal: Journal, chosen: Models, memory: Memory, deck: Deck) -> Call:
     """A request to a model: remembered, or tried, and each try reserved, written down and settled."""
     prices = Prices(settings.openai_base_url if settings.own_server else None)
     budget = Budget(limits, journal.state.usage, journal.history)
-    asked = layers.asked(journal, chosen.wire.name, chosen.agents, prices=prices)
+    asked = deck.calls(layers.asked(journal, chosen.wire.name, chosen.agents, prices=prices))
     held = reserved(asked, budget, prices, chosen.agents)
-    return memory.calls(layers.retried(held, RetryPolicy(attempts=settings.attempts)))
+    return memory.calls(layers.retried(held, RetryPolicy(attempts=settings.attempts), deck.sleep))
 
 
 def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
@@ -280,7 +294,7 @@ def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
         params=dict(order.params),
         workspace=str(settings.workspace.resolve()),
         folder=str(Path.cwd()),
-        flags={name: _plain(getattr(settings, name)) for name, origin in settings.origins.items() if origin == "flag"},
+        flags={name: _plain(getattr(settings, name)) for name in settings.said if name != "record"},
         given=[file.to_data() for file in order.given],
         planned=not order.planner,
         mark=mark,
@@ -341,6 +355,7 @@ def _tool_context(
     boundaries: Boundaries,
     journal: Journal,
     run_files: RunFiles,
+    deck: Deck,
 ) -> Callable[[ToolCall], ToolContext]:
     provider: list[ImageProvider] = []
 
@@ -355,6 +370,7 @@ def _tool_context(
             await journal.append(progress)
 
         files = run_files.for_step(call.step)
-        return ToolContext(call.step, call.inputs, workspace, files, fetcher, images, boundaries, progressed)
+        pictures, outside = partial(deck.images, images, call), deck.fetcher(fetcher, call)
+        return ToolContext(call.step, call.inputs, workspace, files, outside, pictures, boundaries, progressed)
 
     return context

@@ -53,6 +53,8 @@ def of_error(error: MasterAgentError) -> int:
 def _of_failure(result: RunResult, error: ErrorType | None) -> int:
     if error == "bug":
         return BUG
+    if error == "replay_differs":
+        return FAILED
     if error in _OF_THE_USER:
         return USAGE
     if error in _NO_MODEL:

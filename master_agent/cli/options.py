@@ -18,6 +18,8 @@ MODELS = (
     "wire",
     "thread_store",
     "script",
+    "record",
+    "replay",
     "call_timeout",
     "attempts",
     "plan_repairs",

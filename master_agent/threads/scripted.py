@@ -14,12 +14,13 @@ it says `"repeat": true`.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from master_agent.attachments import Attachment
 from master_agent.catalogue import HOSTED
 from master_agent.errors import ErrorType, ModelError, SettingsError
 from master_agent.results import Usage
@@ -30,6 +31,7 @@ from master_agent.threads import (
     ModelToolCall,
     Reply,
     RunStatus,
+    Source,
     TextPiece,
     ThreadState,
     Turn,
@@ -37,6 +39,7 @@ from master_agent.threads import (
 )
 
 PIECE = 12  # characters of a streamed piece
+OTHER_PORTS = ("image", "fetch")  # of a recorded run
 
 
 class _Line(BaseModel):
@@ -49,6 +52,19 @@ class ScriptedCall(_Line):
     id: str | None = None
 
 
+class ScriptedFile(_Line):
+    """A file that a tool of the server's own made; the content in Base64."""
+
+    name: str = ""
+    media_type: str
+    content: Base64Bytes
+
+
+class ScriptedSource(_Line):
+    title: str
+    url: str
+
+
 class ScriptedReply(_Line):
     """A reply; `seconds` is how long it takes, spread over its text; `hang` never ends."""
 
@@ -57,6 +73,9 @@ class ScriptedReply(_Line):
     status: RunStatus | None = None
     reason: str | None = None
     usage: dict[str, int] | None = None
+    files: tuple[ScriptedFile, ...] = ()
+    lost: tuple[str, ...] = ()
+    sources: tuple[ScriptedSource, ...] = ()
     seconds: float = 0.0
     hang: bool = False
 
@@ -68,12 +87,13 @@ class ScriptedError(_Line):
     message: str = "a scripted failure"
     retryable: bool = False
     retry_after: float | None = None
+    hint: str | None = None
 
 
 class ScriptLine(_Line):
-    """One line of a script."""
+    """One line of a script. `request`, `attempt` and `sha256` are of a recorded run, and matter to a replay only."""
 
-    port: str = "thread"
+    port: Literal["thread"] = "thread"
     agent: str | None = None
     step: str | None = None
     turn: int | None = None
@@ -81,6 +101,9 @@ class ScriptLine(_Line):
     repeat: bool = False
     reply: ScriptedReply | None = None
     error: ScriptedError | None = None
+    attempt: int | None = None
+    request: dict[str, JsonValue] | None = None
+    sha256: str | None = None
 
 
 @dataclass
@@ -121,12 +144,12 @@ class Script:
 def read_script(content: str, *, source: str) -> Script:
     """The script that a text holds; SettingsError with the number of the line that is wrong."""
     lines: list[ScriptLine] = []
-    for number, text in enumerate(content.splitlines(), 1):
+    for number, text in enumerate(content.split("\n"), 1):
         if not text.strip():
             continue
         try:
             raw = json.loads(text)
-            if isinstance(raw, dict) and raw.get("kind") == "cassette":
+            if isinstance(raw, dict) and (raw.get("kind") == "cassette" or raw.get("port") in OTHER_PORTS):
                 continue
             line = ScriptLine.model_validate(raw)
         except json.JSONDecodeError as error:
@@ -163,10 +186,17 @@ class Scripted:
         """Nothing is held."""
 
 
-class ScriptedThread:
-    """A conversation that follows the script."""
+class Lines(Protocol):
+    """Where the answers are."""
 
-    def __init__(self, agent: AgentSpec, state: ThreadState, script: Script) -> None:
+    def take(self, turn: Turn, options: CallOptions) -> ScriptLine:
+        """The line that answers a turn; raises when there is none."""
+
+
+class ScriptedThread:
+    """A conversation that follows the lines of a file."""
+
+    def __init__(self, agent: AgentSpec, state: ThreadState, script: Lines) -> None:
         self.agent = agent
         self.state = state
         self._script = script
@@ -186,7 +216,7 @@ class ScriptedThread:
         except TimeoutError:
             message = f"the model did not answer within {options.timeout:g} seconds"
             raise ModelError(message, type="model_timeout", retryable=True) from None
-        self.state = ThreadState("scripted", {}, (*self.state.items, turn.to_data(), _said(reply)))
+        self.state = ThreadState(self.state.wire, {}, (*self.state.items, turn.to_data(), _said(reply)))
         yield reply
 
     async def cancel(self) -> None:
@@ -213,15 +243,25 @@ def _reply(line: ScriptedReply, turn: int) -> Reply:
         for i, call in enumerate(line.calls, 1)
     )
     text = line.text if isinstance(line.text, str) else json.dumps(line.text, ensure_ascii=False)
-    usage = None if line.usage is None else Usage(calls=1, **_known(line.usage))
     status: RunStatus = line.status or ("requires_action" if calls else "completed")
-    return Reply(status=status, text=text, calls=calls, usage=usage, reason=line.reason)
+    return Reply(
+        status=status,
+        text=text,
+        calls=calls,
+        usage=None if line.usage is None else _usage(line.usage),
+        reason=line.reason,
+        files=tuple(Attachment(file.name, file.media_type, file.content) for file in line.files),
+        lost=line.lost,
+        sources=tuple(Source(source.title, source.url) for source in line.sources),
+    )
 
 
-def _known(usage: dict[str, int]) -> dict[str, Any]:
-    """Numbers that the script does not give are unknown, not 0; so are its input and output tokens' details."""
-    given: Iterable[str] = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-    return {name: usage.get(name) for name in given}
+def _usage(given: dict[str, int]) -> Usage:
+    """Tokens that the script does not give are unknown, not 0."""
+    names = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+    tokens: dict[str, Any] = {name: given.get(name) for name in names}
+    complete = bool(given.get("complete", True))
+    return Usage(calls=given.get("calls", 1), images=given.get("images", 0), complete=complete, **tokens)
 
 
 def _said(reply: Reply) -> dict[str, JsonValue]:

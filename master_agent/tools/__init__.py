@@ -63,6 +63,7 @@ class ToolCall:
     """One use of a tool for a step: by a model, or as the step itself.
 
     `arguments` is the text that a model wrote, or values; the first layer makes values of it, checked and complete.
+    `left_out` names those that nobody gave.
     """
 
     id: str
@@ -70,6 +71,7 @@ class ToolCall:
     arguments: str | Mapping[str, JsonValue]
     step: str | None = None
     inputs: Inputs = field(default_factory=Inputs)
+    left_out: frozenset[str] = frozenset()
 
     @property
     def values(self) -> dict[str, JsonValue]:
@@ -290,7 +292,10 @@ def checked(tools: Mapping[str, Tool], use: Use) -> Use:
         try:
             if found is None:
                 raise ToolError(f'no tool "{call.tool}"{suggestion(call.tool, tools)}', type="wrong_arguments")
-            return await use(replace(call, arguments=found.checked(call.arguments)))
+            values = found.checked(call.arguments)
+            given = json.loads(call.arguments or "{}") if isinstance(call.arguments, str) else call.arguments
+            left_out = frozenset(name for name in values if given.get(name) is None)
+            return await use(replace(call, arguments=values, left_out=left_out))
         except ToolError as error:
             return ToolOutput.failed(error)
 

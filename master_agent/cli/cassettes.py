@@ -1,0 +1,107 @@
+"""From `--record` and `--replay` to the deck that stands between a run and the ports to models, pictures, addresses."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from master_agent import __version__
+from master_agent.cassette import Cassette, Data, Forms, Recorder, read_cassette
+from master_agent.cli.models import Models
+from master_agent.errors import SettingsError
+from master_agent.exchanges import Deck, Recording, ReplayedWire, Replaying
+from master_agent.secrets import Secrets
+from master_agent.settings import Settings, table
+from master_agent.workspace import Workspace
+
+_KEYS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+SHORTEST = 12  # characters of a variable's value that is taken for a key by its name
+
+
+@dataclass(frozen=True)
+class Played:
+    """A cassette that is to be replayed, with what the run is to be as it was."""
+
+    cassette: Cassette
+
+    @property
+    def mark(self) -> str:
+        """The mark of the recorded run's data."""
+        return str(self.cassette.head.get("mark"))
+
+    def models(self, settings: Settings) -> Models:
+        """Who answers: the cassette; the models are those that were asked then, unless others are set."""
+        head = self.cassette.head
+        agents, planner, hosted = head.get("agents"), head.get("planner"), head.get("hosted")
+        model = settings.model or (str(agents) if agents else None)
+        deck = Replaying(self.cassette, _forms(settings, self.mark), model)
+        return Models(
+            ReplayedWire(deck, [str(name) for name in hosted] if isinstance(hosted, list) else []),
+            model,
+            settings.planner_model or settings.model or (str(planner) if planner else None),
+            f"replies come from the cassette {self.cassette.path}",
+        )
+
+
+def played(settings: Settings, workspace: Workspace, *, resumed: bool) -> Played | None:
+    """The cassette to replay, if one is; SettingsError when it cannot be, or does not go with the other settings.
+
+    The file is none of the workspace's, for a recorded run and its replay have different ones.
+    """
+    file = settings.record or settings.replay
+    if file is None:
+        return None
+    workspace.keep_apart(file)
+    if settings.record is not None and settings.replay is not None:
+        raise SettingsError("--record and --replay exclude each other: a replay has nothing to record")
+    if settings.replay is not None and settings.script is not None:
+        raise SettingsError("--replay and --script exclude each other: both say where replies come from")
+    if resumed:
+        raise SettingsError(
+            "a run that goes on is neither recorded nor replayed: a cassette holds a run from its beginning",
+            hint="Run the task again from its beginning, with --record FILE or --replay FILE.",
+        )
+    return None if settings.replay is None else Played(read_cassette(settings.replay))
+
+
+@contextmanager
+def deck(settings: Settings, chosen: Models, played: Played | None, mark: str, task: str | None) -> Iterator[Deck]:
+    """What stands around the ports of a run, as the settings want it."""
+    if played is not None:
+        yield Replaying(played.cassette, _forms(settings, mark), chosen.agents)
+    elif settings.record is None:
+        yield Deck()
+    else:
+        forms = _forms(settings, mark)
+        recorder = Recorder(settings.record, forms.answered(_head(chosen, mark, task)))
+        try:
+            yield Recording(recorder, forms, chosen.agents)
+        finally:
+            recorder.close()
+
+
+def _head(chosen: Models, mark: str, task: str | None) -> Data:
+    return {
+        "program": f"master-agent {__version__}",
+        "title": "a recorded run",
+        "task": task or "",
+        "wire": chosen.wire.name,
+        "agents": chosen.agents,
+        "planner": chosen.planner,
+        "hosted": list[JsonValue](sorted(chosen.wire.capabilities.hosted_tools)),
+        "mark": mark,
+    }
+
+
+def _forms(settings: Settings, mark: str) -> Forms:
+    return Forms(Secrets(known_keys(settings, os.environ)), settings.workspace.resolve(), mark)
+
+
+def known_keys(settings: Settings, environ: Mapping[str, str]) -> set[str]:
+    """The values of keys that this process knows: its own, and what the environment names so."""
+    own = {getattr(settings, name) for name, setting in table().items() if setting.secret}
+    others = {value for name, value in environ.items() if _KEYS.search(name.upper()) and len(value) >= SHORTEST}
+    return {value for value in own if value} | others

@@ -28,7 +28,7 @@ LAYERS = [
     ["workspace"],
     ["beneath"],
     ["lifetime"],
-    ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal"],
+    ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal", "purge"],
     ["database", "past", "changes"],
     ["events"],
     ["approval"],

@@ -11,7 +11,7 @@ from tests.conftest import Cli, plans, says
 from tests.terminal import AtTerminal
 
 COMMANDS = [
-    *("plan", "run", "resume", "runs", "show", "why", "undo"),
+    *("plan", "run", "resume", "runs", "show", "why", "undo", "purge", "clean"),
     *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
 ]
 HELLO = [plans({"agent": "code", "prompt": "Hi"}), says("Hello.", step="code_1")]
@@ -278,6 +278,10 @@ def test_agents_are_listed_shown_and_replaced_by_files(cli: Cli) -> None:
         ("---\nname: poet\n---\n", "description is missing"),
         ("---\nname: poet\ndescription: x\ntemperature: hot\n---\nx", "temperature"),
         ("---\nname: poet\ndescription: x\noutput: {type: strange}\n---\nx", "output"),
+        (
+            "---\nname: poet\ndescription: x\noutput: {type: object, properties: {a: {pattern: '('}}}\n---\nx",
+            "output: no JSON Schema",
+        ),
     ],
 )
 def test_a_wrong_agent_file_is_exit_2_and_named(cli: Cli, content: str, said: str) -> None:

@@ -17,6 +17,7 @@ from master_agent.cli import (
     history,
     init,
     look,
+    purge,
     streams,
     undo,
     why,
@@ -76,6 +77,7 @@ work.add_to(app)
 history.add_to(app)
 undo.add_to(app)
 why.add_to(app)
+purge.add_to(app)
 look.add_to(app)
 doctor.add_to(app)
 init.add_to(app)

@@ -15,8 +15,7 @@ MISSING = "Prices come with the extra `cost`: install it as master-agent[cost]"
 PICTURES: dict[tuple[str, str], Decimal] = {
     # USD for each picture, as of 2026-11, by https://replicate.com/black-forest-labs/flux-schnell
     ("replicate", "black-forest-labs/flux-schnell"): Decimal("0.003"),
-    # Drawn on this machine.
-    ("placeholder", "placeholder"): Decimal(0),
+    ("placeholder", ""): Decimal(0),  # drawn on this machine
 }
 _DIGITS = 9  # of a dollar, which tells a single token of the cheapest model
 
@@ -79,7 +78,7 @@ class Prices:
 
 def pictures(provider: str, model: str, count: int) -> Decimal | None:
     """USD for so many pictures; None when no price is known."""
-    name = "placeholder" if provider == "placeholder" else model.split(":")[0]
+    name = "" if provider == "placeholder" else model.split(":")[0]
     each = PICTURES.get((provider, name))
     return None if each is None else each * count
 

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from master_agent import __version__
 from master_agent.cli import (
     arguments,
+    cost,
     demo,
     doctor,
     exit_codes,
@@ -75,6 +76,7 @@ def _program(*, version: Version = False) -> None: ...
 
 work.add_to(app)
 history.add_to(app)
+cost.add_to(app)
 undo.add_to(app)
 why.add_to(app)
 purge.add_to(app)

@@ -1,0 +1,160 @@
+"""The command `cost`: what a run has used, by call, step and run, in tokens, pictures and money."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from master_agent.cli import exit_codes, session, streams
+from master_agent.cli.history import RunName
+from master_agent.cli.options import Options, with_options
+from master_agent.database import find_run
+from master_agent.events import Event, ModelCalled, ModelReplied, ToolReturned
+from master_agent.journal import read
+from master_agent.reporters.words import money
+from master_agent.results import Usage
+from master_agent.settings import state_folder
+
+_NUMBERS = {
+    "input_tokens": "in",
+    "cached_tokens": "cached",
+    "cache_write_tokens": "written",
+    "output_tokens": "out",
+    "reasoning_tokens": "reasoning",
+    "images": "pictures",
+}
+_UNKNOWN = "unknown"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("cost", help=_HELP, short_help="Says what a run has used, in tokens, pictures and money.")(cost)
+
+
+_HELP = """Says what a run has used, by step and call: tokens read, from the cache, written to it, written, thought.
+
+What a server did not report, and what has no known price, is unknown; a sum that lacks something has a + behind it.
+Prices of models come with the extra `cost`; they are those of the time of the call.
+
+\b
+Examples:
+  master-agent cost
+  master-agent cost 1ng0 --json
+"""
+
+
+@with_options("state_dir", output=("json",))
+def cost(options: Options, run: RunName = None) -> int:
+    database = state_folder(session.settings_of(options)) / "journal.db"
+    run_id = find_run(database, run).run_id
+    steps = by_step(calls(read(database, run_id)))
+    if options.json:
+        streams.print_json(_data(run_id, steps))
+    else:
+        for line in _table(steps):
+            streams.write(line)
+    return exit_codes.DONE
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one request to a model, or one use of a tool, has used. `name` is the model or the tool."""
+
+    step: str | None
+    call: str
+    name: str | None
+    usage: Usage
+    status: str
+
+
+def calls(history: Iterable[Event]) -> list[Spent]:
+    """Everything that used something, in order; a request whose answer died with its process is among them."""
+    found: list[Spent] = []
+    open_calls: dict[tuple[str | None, str | None], int] = {}
+    for event in history:
+        key = (event.step, event.call)
+        match event:
+            case ModelCalled():
+                open_calls[key] = len(found)
+                found.append(Spent(event.step, event.call or "", event.model, Usage.unknown(), "no answer"))
+            case ModelReplied() if (place := open_calls.pop(key, None)) is not None:
+                asked = found[place]
+                found[place] = Spent(asked.step, asked.call, asked.name, event.usage, event.status)
+            case ToolReturned() if event.usage != Usage():
+                status = "failed" if event.error else "completed"
+                found.append(Spent(event.step, event.call or "", event.tool, event.usage, status))
+    return found
+
+
+def by_step(spent: Iterable[Spent]) -> dict[str | None, list[Spent]]:
+    """The calls of each step, in the order in which steps began; None is the planner."""
+    steps: dict[str | None, list[Spent]] = {}
+    for one in spent:
+        steps.setdefault(one.step, []).append(one)
+    return steps
+
+
+def _total(spent: Iterable[Spent]) -> Usage:
+    return sum((one.usage for one in spent), Usage())
+
+
+def _data(run_id: str, steps: Mapping[str | None, Sequence[Spent]]) -> dict[str, Any]:
+    return {
+        "kind": "cost",
+        "version": 1,
+        "run_id": run_id,
+        "total": _total(one for each in steps.values() for one in each).model_dump(mode="json"),
+        "steps": [
+            {
+                "step": step,
+                "usage": _total(each).model_dump(mode="json"),
+                "calls": [
+                    {
+                        "call": one.call,
+                        "name": one.name,
+                        "status": one.status,
+                        "usage": one.usage.model_dump(mode="json"),
+                    }
+                    for one in each
+                ],
+            }
+            for step, each in steps.items()
+        ],
+    }
+
+
+def _table(steps: Mapping[str | None, Sequence[Spent]]) -> list[str]:
+    """Lines of equal columns: each step with its calls under it, and the whole."""
+    rows = [["", *_NUMBERS.values(), "cost"]]
+    for step, each in steps.items():
+        rows.append([step or "(planner)", *_cells(each)])
+        for one in each:
+            said = "" if one.status in ("completed", "requires_action") else f" ({one.status})"
+            rows.append([f"  {one.call} {one.name or 'model unknown'}{said}", *_cells([one])])
+    rows.append(["whole run", *_cells([one for each in steps.values() for one in each])])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _cells(spent: Sequence[Spent]) -> list[str]:
+    return [*(_number([getattr(one.usage, name) for one in spent]) for name in _NUMBERS), _money(_total(spent))]
+
+
+def _number(values: Sequence[int | None]) -> str:
+    known = [value for value in values if value is not None]
+    if values and not known:
+        return _UNKNOWN
+    return f"{sum(known):,}" + ("" if len(known) == len(values) else "+")
+
+
+def _money(usage: Usage) -> str:
+    if usage.cost_usd is None:
+        return "$0.0000" if usage == Usage() else _UNKNOWN
+    return money(usage.cost_usd) + ("" if usage.cost_complete else "+")

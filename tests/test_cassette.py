@@ -1,5 +1,6 @@
 """A run is recorded with what passes at its ports, and replayed from that alone: the same, or not at all."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -12,9 +13,25 @@ from typing import Any
 
 import pytest
 
+from master_agent.attachments import Attachment
 from master_agent.cassette import DIGEST, Forms, Recorder, difference, read_cassette
 from master_agent.errors import ReplayError, SettingsError
+from master_agent.exchanges import Recording, ReplayedWire, Replaying
+from master_agent.results import Usage
 from master_agent.secrets import HIDDEN, Secrets
+from master_agent.threads import (
+    AgentSpec,
+    CallOptions,
+    CallRequest,
+    ModelToolCall,
+    Reply,
+    Source,
+    TextPiece,
+    ThreadState,
+    UserTurn,
+)
+from master_agent.threads.scripted import Script as Lines
+from master_agent.threads.scripted import ScriptedThread
 from tests.conftest import Cli, Ran, calls, plans, says
 from tests.servers.chat import ChatServer, call, reply, status
 from tests.servers.loopback import Behaviour, Body
@@ -488,3 +505,33 @@ def test_the_hash_of_a_line_does_not_depend_on_the_order_of_its_fields(tmp_path:
     plain = json.dumps({name: line[name] for name in sorted(line) if name != DIGEST}, separators=(",", ":"))
 
     assert line[DIGEST] == hashlib.sha256(plain.encode()).hexdigest()
+
+
+def test_all_of_a_reply_comes_back(tmp_path: Path) -> None:
+    usage = Usage(calls=2, input_tokens=9, cached_tokens=None, images=1, complete=False)
+    said = Reply(
+        "requires_action",
+        "Wait.",
+        (ModelToolCall("c1", "read_file", '{"path": '),),
+        usage,
+        reason="why",
+        files=(Attachment("a.bin", "application/octet-stream", bytes(range(256))),),
+        lost=("b.bin: gone",),
+        sources=(Source("A page", "https://example.org/?q=ä"),),
+    )
+    agent, options, turn = AgentSpec("code", "Do it."), CallOptions(agent="code", step="a"), UserTurn("Please.")
+
+    async def call(_: CallRequest) -> Reply:
+        return said
+
+    async def both() -> Reply | TextPiece:
+        recorder = Recorder(tmp_path / "run.jsonl", {})
+        thread = ScriptedThread(agent, ThreadState("scripted"), Lines([]))
+        await Recording(recorder, forms(), "m").calls(call)(CallRequest(thread, turn, options))
+        recorder.close()
+        deck = Replaying(read_cassette(tmp_path / "run.jsonl"), forms("data-bbbbbbbbbbbb", "/tmp/x/y"), "m")
+        parts = [part async for part in (await ReplayedWire(deck, ()).open(agent)).send(turn, options)]
+        deck.finish()
+        return parts[-1]
+
+    assert asyncio.run(both()) == said

@@ -13,6 +13,7 @@ from pydantic import Base64Bytes, BaseModel, JsonValue, ValidationError
 
 from master_agent.cassette import Cassette, Data, Forms, Recorder
 from master_agent.errors import ErrorType, ImageError, MasterAgentError, ModelError, ToolError
+from master_agent.exchanges.conversation import what_is_said, what_is_told, who_asks
 from master_agent.fetch import DOWNLOAD_LIMIT, Answer, Download, Fetcher
 from master_agent.images import ImageProvider, ImageRequest, Picture, Pictures
 from master_agent.results import Usage
@@ -25,7 +26,6 @@ from master_agent.threads import (
     Reply,
     ThreadState,
     Turn,
-    UserTurn,
 )
 from master_agent.threads.scripted import ScriptedThread, ScriptLine
 from master_agent.tools import ToolCall
@@ -68,8 +68,8 @@ class Recording(Deck):
 
     def calls(self, call: Call) -> Call:
         async def call_and_record(request: CallRequest) -> Reply:
-            who = _who("thread", request.options)
-            asked = self.forms.asked(_told(request.thread.agent, request.turn, self.model))
+            who = who_asks(request.options)
+            asked = self.forms.asked(what_is_told(request.thread.agent, request.turn, self.model))
             try:
                 reply = await call(request)
             except ModelError as error:
@@ -78,7 +78,7 @@ class Recording(Deck):
             except asyncio.CancelledError:
                 self._write(who, asked, {"reply": {"hang": True}})
                 raise
-            self._write(who, asked, {"reply": _reply(reply, self.coded)})
+            self._write(who, asked, {"reply": what_is_said(reply, self.coded)})
             return reply
 
         return call_and_record
@@ -130,8 +130,8 @@ class Replaying(Deck):
 
     def line(self, agent: AgentSpec, turn: Turn, options: CallOptions) -> ScriptLine:
         """The line that answers a turn; ReplayError when there is none."""
-        asked = self.forms.asked(_told(agent, turn, self.model))
-        line = self.cassette.take(_who("thread", options), asked)
+        asked = self.forms.asked(what_is_told(agent, turn, self.model))
+        line = self.cassette.take(who_asks(options), asked)
         return self._read(line, line, ScriptLine)
 
     def tool(self, who: Data, asked: Data, shape: type[Read]) -> Read:
@@ -179,57 +179,6 @@ class _OfAgent:
 
     def take(self, turn: Turn, options: CallOptions) -> ScriptLine:
         return self.deck.line(self.agent, turn, options)
-
-
-def _who(port: str, options: CallOptions) -> Data:
-    return {
-        "port": port,
-        "agent": options.agent,
-        "step": options.step,
-        "turn": options.turn,
-        "attempt": options.attempt,
-    }
-
-
-def _told(agent: AgentSpec, turn: Turn, model: str | None) -> Data:
-    """What a model is told, without what is another in every run; tool calls are known by their order."""
-    said = turn.to_data()
-    if not isinstance(turn, UserTurn):
-        outputs = (output.to_data() for output in turn.outputs)
-        said["outputs"] = [{name: part for name, part in output.items() if name != "call_id"} for output in outputs]
-    told: dict[str, Any] = {
-        "agent": agent.name,
-        "model": agent.model or model,
-        "instructions": agent.instructions,
-        "temperature": agent.temperature,
-        "max_output_tokens": agent.max_output_tokens,
-        "tools": [
-            {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-            for tool in agent.tools
-        ],
-        "hosted": list(agent.hosted),
-        "output": None if agent.output is None else dict(agent.output),
-        "turn": said,
-    }
-    return {name: value for name, value in told.items() if value not in (None, [])}
-
-
-def _reply(reply: Reply, coded: Callable[[bytes], str]) -> Data:
-    """A reply as a script has it; what is empty is left out."""
-    usage = None if reply.usage is None else reply.usage.model_dump(exclude_none=True, exclude={"cost_usd"})
-    kept: dict[str, Any] = {
-        "text": reply.text,
-        "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in reply.calls],
-        "status": reply.status,
-        "reason": reply.reason,
-        "usage": usage,
-        "files": [
-            {"name": file.name, "media_type": file.media_type, "content": coded(file.content)} for file in reply.files
-        ],
-        "lost": list(reply.lost),
-        "sources": [source.to_data() for source in reply.sources],
-    }
-    return {name: value for name, value in kept.items() if value not in (None, [], "")}
 
 
 def _error(error: MasterAgentError) -> Data:

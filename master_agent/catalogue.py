@@ -255,7 +255,8 @@ def _schema_fault(value: dict[str, Any]) -> str | None:
         plain = json.loads(json.dumps(value, allow_nan=False))
         if plain != value:
             return "YAML reads on, off, yes, no and numbers as something else than names; put them in quotes"
-        jsonschema.Draft202012Validator.check_schema(plain)
+        validator = jsonschema.Draft202012Validator
+        validator.check_schema(plain, format_checker=validator.FORMAT_CHECKER)  # patterns are looked at too
         resolver = referencing.jsonschema.EMPTY_REGISTRY.resolver_with_root(
             referencing.jsonschema.DRAFT202012.create_resource(plain)
         )

@@ -125,6 +125,17 @@ def test_flags_of_the_first_command_line_hold_and_can_be_said_anew(cli: Cli, tmp
     assert (other / "note.txt").read_text() == "x"
 
 
+def test_a_password_in_an_address_is_kept_nowhere(cli: Cli) -> None:
+    address = "http://user:hunter2@127.0.0.1:9/v1?key=hunter2"
+
+    ran = cli("run", cli.plan(FIRST), "--openai-base-url", address, "--model", "m", "--attempts", "1", "--events")
+
+    assert ran.code == 4
+    kept = b"".join(path.read_bytes() for path in (cli.home / "state").iterdir())
+    assert "hunter2" not in ran.out + ran.err
+    assert b"hunter2" not in kept
+
+
 def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
     process = cli.start("run", cli.plan(FIRST), cli.script({"reply": {"hang": True}}), "--events")
     assert process.stdout is not None

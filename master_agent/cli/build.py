@@ -294,12 +294,18 @@ def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
         params=dict(order.params),
         workspace=str(settings.workspace.resolve()),
         folder=str(Path.cwd()),
-        flags={name: _plain(getattr(settings, name)) for name in settings.said if name != "record"},
+        flags={name: _plain(getattr(settings, name)) for name in settings.said if _keepable(settings, name)},
         given=[file.to_data() for file in order.given],
         planned=not order.planner,
         mark=mark,
         program=PROGRAM,
     )
+
+
+def _keepable(settings: Settings, name: str) -> bool:
+    """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
+    address = urlsplit(getattr(settings, name)) if name.endswith("_base_url") else None
+    return name != "record" and not (address and (address.username or address.password or address.query))
 
 
 def _plain(value: object) -> JsonValue:

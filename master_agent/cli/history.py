@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from master_agent.aggregator import project
-from master_agent.cli import exit_codes, session, streams
+from master_agent.cli import addresses, exit_codes, session, streams
 from master_agent.cli.build import Order
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -139,7 +139,9 @@ def _settings_of_then(options: Options, began: RunStarted) -> Settings:
     flags = {"workspace": began.workspace, **began.flags, **said}
     if "workspace" not in said:
         flags["workspace"] = began.workspace
-    return load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd())
+    settings = load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd())
+    addresses.check(settings)
+    return settings
 
 
 @with_options("state_dir", output=("json",))

@@ -232,7 +232,7 @@ def _key(line: Data) -> tuple[JsonValue, ...]:
 
 def _named(who: Data) -> str:
     """Who asked, in words."""
-    asker = f"step {who['step']}" if who.get("step") else str(who.get("agent") or "the planner")
+    asker = f"step {who['step']}" if who.get("step") else f"the {who.get('agent') or 'run'}"
     kinds = {"image": " for a picture", "fetch": " for a download"}
     turn = f", turn {who['turn']}" if who.get("turn") else kinds.get(str(who.get("port")), "")
     attempt = who.get("attempt")

@@ -235,6 +235,13 @@ def test_a_replay_stops_at_the_first_request_that_differs_and_shows_the_differen
     assert ran.json["results"]["after"]["status"] in ("skipped", "not_started")
 
 
+def test_another_task_differs_at_the_planner_before_anything_is_done(cli: Cli, landing: Recorded) -> None:
+    ran = replay(cli, landing.path, "Make a sitemap", "--yes", "--json")
+
+    assert (ran.code, ran.json["results"], tree(cli.folder)) == (1, {}, {})
+    assert "the request of the planner, turn 1 differs from line 2" in ran.json["error"]["message"]
+
+
 def test_what_was_recorded_and_is_not_asked_for_is_an_error(cli: Cli) -> None:
     made = small(cli)
     plan = cli.plan({"id": "hero", "tool": "generate_image", "with": {"prompt": "dawn", "seed": 4}, "needs": []})

@@ -21,7 +21,10 @@ MOST_FILES = 200
 
 @dataclass(frozen=True)
 class Planner:
-    """Turns a task into a plan. It has no tools, so planning changes nothing."""
+    """Turns a task into a plan. It has no tools, so planning changes nothing.
+
+    `before` tells of the run that the task goes on from, if there is one.
+    """
 
     wire: Wire
     call: Call
@@ -34,6 +37,7 @@ class Planner:
     repairs: int = 1
     given: tuple[Attachment, ...] = ()
     memory: Memory = field(default_factory=lambda: Memory({}, ""))
+    before: str = ""
 
     async def make(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]] = ()) -> Plan:
         """The plan for a task; `files` are the names and sizes in bytes of what is in the workspace.
@@ -89,7 +93,15 @@ class Planner:
             params=f"\nParameters of the task:\n{wrap(given, kind='params')}\n" if given else "",
             files=f"\nFiles in the workspace:\n{wrap(there, kind='files')}\n" if there else "",
             given=f"\nGiven with the task, and to every agent too:\n{shown}\n" if shown else "",
+            before=self._before(),
         )
+
+    def _before(self) -> str:
+        """What is told of the run that this one goes on from."""
+        if not self.before:
+            return ""
+        told = self.boundaries.wrap(f"\n{self.before}\n", kind="earlier run")
+        return f"\n{self.prompts.fill('continue', before=told).message}\n"
 
 
 def plan_schema(agents: Iterable[str], tools: Iterable[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tests.conftest import Cli, plans, says
 from tests.terminal import AtTerminal
 
 COMMANDS = [
-    *("plan", "run", "resume", "runs", "show", "why", "cost", "undo", "purge", "clean"),
+    *("plan", "run", "resume", "runs", "show", "why", "cost", "undo", "fork", "continue", "purge", "clean"),
     *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
 ]
 HELLO = [plans({"agent": "code", "prompt": "Hi"}), says("Hello.", step="code_1")]

@@ -14,6 +14,7 @@ from master_agent.cli import (
     demo,
     doctor,
     exit_codes,
+    fork,
     help_texts,
     history,
     init,
@@ -80,6 +81,7 @@ cost.add_to(app)
 undo.add_to(app)
 why.add_to(app)
 purge.add_to(app)
+fork.add_to(app)
 look.add_to(app)
 doctor.add_to(app)
 init.add_to(app)

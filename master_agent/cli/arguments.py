@@ -8,7 +8,7 @@ from master_agent.errors import UsageError
 
 TASK = '"TASK"'  # the hidden command that runs a task in words; its name is what its usage line shows
 COMMANDS = (
-    *("plan", "run", "resume", "runs", "show", "why", "cost", "undo", "purge", "clean"),
+    *("plan", "run", "resume", "runs", "show", "why", "cost", "undo", "fork", "continue", "purge", "clean"),
     *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
 )
 _OF_THE_PROGRAM = ("--help", "-h", "--version", "-V", "--install-completion", "--show-completion")

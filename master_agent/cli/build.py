@@ -22,7 +22,7 @@ from master_agent.cli.models import Models, Words
 from master_agent.context import Boundaries, draw_mark
 from master_agent.dispatcher import Dispatcher
 from master_agent.errors import ImageError
-from master_agent.events import Event, FileChanged, RunResumed, RunStarted, ToolCalled, ToolProgressed
+from master_agent.events import Event, FileChanged, Origin, RunResumed, RunStarted, ToolCalled, ToolProgressed
 from master_agent.exchanges import Deck
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
@@ -70,6 +70,9 @@ class Order:
     mark: str | None = None
     made: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, StepResult] = field(default_factory=dict)
+    parent: str | None = None
+    origin: Origin | None = None
+    before: str = ""
 
 
 def builtin(kind: str) -> Path:
@@ -252,6 +255,7 @@ def _master(
         repairs=settings.plan_repairs,
         given=given,
         memory=memory,
+        before=order.before,
     )
     earlier = {name: r for name, r in journal.state.results.items() if r.usable} if began else order.earlier
     perform = layers.deadline(runner.perform, settings.step_timeout)
@@ -299,6 +303,8 @@ def _run_started(settings: Settings, order: Order, mark: str) -> RunStarted:
         planned=not order.planner,
         mark=mark,
         program=PROGRAM,
+        parent=order.parent,
+        origin=order.origin,
     )
 
 

@@ -11,6 +11,7 @@ from master_agent.aggregator import project
 from master_agent.cli import addresses, exit_codes, session, streams
 from master_agent.cli.build import Order
 from master_agent.cli.conversation import conversation, tell
+from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
@@ -99,8 +100,8 @@ def resume(
     began = next((event for event in history if isinstance(event, RunStarted)), None)
     if began is None:
         raise UsageError(f"the run {record.run_id} never began")
-    _check_not_undone(database, record)
-    settings = _settings_of_then(options, began)
+    check_not_undone(database, record)
+    settings = settings_of_then(options, began)
     state = fold(history)
     if state.plan is None and began.planned:
         raise UsageError(
@@ -114,6 +115,8 @@ def resume(
         asks_models=state.plan is None or asks_models(state.plan, done),
         resume=record.run_id,
         mark=began.mark,
+        made=files_of(database, began.parent),
+        before=story_of(database, began.parent) if began.parent and began.origin == "continue" else "",
     )
     approved = yes or began.planned or any(isinstance(event, StepStarted) for event in history)
     said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None
@@ -121,7 +124,8 @@ def resume(
     return session.run(options, settings, team, order, lambda m: m.resume(), yes=approved, unverified=said)
 
 
-def _check_not_undone(database: Path, record: RunRecord) -> None:
+def check_not_undone(database: Path, record: RunRecord) -> None:
+    """UsageError where there is nothing to build on: the run is an undo, or was undone."""
     if record.origin == "undo":
         raise UsageError(
             f"{record.run_id} is an undo", hint=f"To go on with it: master-agent undo {record.parent or 'RUN'}"
@@ -133,7 +137,7 @@ def _check_not_undone(database: Path, record: RunRecord) -> None:
         )
 
 
-def _settings_of_then(options: Options, began: RunStarted) -> Settings:
+def settings_of_then(options: Options, began: RunStarted) -> Settings:
     """The settings now, with what the command line of the run said where this one says nothing."""
     said = {name: value for name, value in options.flags.items() if value not in (None, [], ())}
     flags = {"workspace": began.workspace, **began.flags, **said}

@@ -28,27 +28,32 @@ def rerun(whole: Plan, from_step: str | None, context: Path | None, workspace: P
         if context is not None:
             raise UsageError("--context goes with --from STEP")
         return Rerun(whole)
+    before = _result(context) if context is not None else RunResult(status="failed")
+    source = str(context) if context else "no --context was given"
+    return onto(whole, from_step, before, workspace, source=source)
+
+
+def onto(whole: Plan, from_step: str, before: RunResult, workspace: Path, *, source: str) -> Rerun:
+    """The step and what follows from it, on an earlier result, which `source` names; UsageError as of `rerun`."""
     known = [step.id for step in whole.plan]
     if from_step not in known:
         raise UsageError(f'--from: no step "{from_step}"{plans.suggestion(from_step, known)}')
     anew = whole.after(from_step)
-    before = _result(context) if context is not None else RunResult(status="failed")
     earlier = {
         step_id: result.model_copy(update={"status": "reused", "from_run": result.from_run or before.run_id})
         for step_id, result in before.results.items()
         if step_id in known and step_id not in anew and result.usable
     }
     needed = sorted({need for step in whole.plan if step.id in anew for need in step.needs} - anew)
-    _check_there(from_step, needed, earlier, context)
+    _check_there(from_step, needed, earlier, source)
     _check_same(whole, before, needed, workspace)
     made = {file.path: file.sha256 for result in before.results.values() for file in result.artifacts}
     return Rerun(_part(whole, anew | earlier.keys()), earlier, made)
 
 
-def _check_there(from_step: str, needed: list[str], earlier: Mapping[str, StepResult], context: Path | None) -> None:
+def _check_there(from_step: str, needed: list[str], earlier: Mapping[str, StepResult], source: str) -> None:
     missing = [need for need in needed if need not in earlier]
     if missing:
-        source = str(context) if context else "no --context was given"
         raise UsageError(
             f"step {from_step} cannot start: no finished result of {', '.join(missing)} ({source})",
             hint="Give the result of the run before with --context RESULT.json, or start from an earlier step.",

@@ -31,6 +31,7 @@ def project(state: State) -> RunResult:
     order = {step.id: place for place, step in enumerate(state.plan.plan)} if state.plan else {}
     return RunResult(
         run_id=state.run_id,
+        parent=state.parent,
         task=state.task,
         params=state.params,
         status=state.status or conclude(state),

@@ -57,6 +57,7 @@ class State:
     """What a run has come to: the fold of its events."""
 
     run_id: str | None = None
+    parent: str | None = None
     task: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     plan: Plan | None = None
@@ -91,6 +92,7 @@ def apply(state: State, event: Event) -> None:
     match event:
         case RunStarted():
             state.run_id, state.task, state.params, state.began = event.run_id, event.task, event.params, event.at
+            state.parent = event.parent
         case PlanMade() | PlanRevised():
             state.plan = event.plan
             state.task = event.plan.task if event.plan.task is not None else state.task

@@ -125,11 +125,12 @@ class StepResult(Contract):
 
 
 class RunResult(Contract):
-    """What a run left: the object that `--json` prints, after failures too."""
+    """What a run left: the object that `--json` prints, after failures too. `parent` is the run that it came from."""
 
     kind: Literal["result"] = "result"
     version: Literal[1] = 1
     run_id: str | None = None
+    parent: str | None = None
     task: str | None = None
     params: dict[str, str] = Field(default_factory=dict)
     status: RunStatus

@@ -36,6 +36,8 @@ def test_a_fork_runs_a_step_anew_on_the_results_of_the_first_run(cli: Cli) -> No
     new = listed[ran.json["run_id"]]
     assert (new["parent"], new["origin"], new["task"]) == (run_id, "fork", "A page")
     assert listed[run_id]["status"] == "done"
+    assert ran.json["parent"] == cli("show", "--json").json["parent"] == run_id
+    assert f"fork of {run_id}" in cli("show").err
 
 
 def test_a_fork_may_ask_another_model(cli: Cli) -> None:

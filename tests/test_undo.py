@@ -74,6 +74,8 @@ def test_an_undone_run_leaves_the_folder_as_it_was_and_an_undone_undo_as_the_run
 def test_a_second_undo_finds_nothing_to_do(cli: Cli) -> None:
     run_id = run(cli, [writes("a.txt", "a")])
     assert cli("undo", run_id).out == "removed a.txt\n"
+    shown = cli("show")
+    assert (shown.code, shown.out.splitlines()[0]) == (0, "removed a.txt") and f"undo of {run_id}" in shown.err
 
     ran = cli("undo", run_id)
 

@@ -16,7 +16,7 @@ from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
-from master_agent.events import Event, RunStarted, StepStarted, to_json
+from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json
 from master_agent.journal import fold, read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
@@ -184,6 +184,12 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
         for event in history:
             streams.write_json_line(to_json(event))
         return exit_codes.DONE
+    if record.parent and not options.json:
+        streams.say(f"{record.run_id}: {record.origin} of {record.parent}")
+    if record.origin == "undo" and not options.json:
+        for event in history:
+            if isinstance(event, FileChanged):
+                streams.write(f"{'removed' if event.removed else 'restored'} {event.file.path}")
     with streams.open_reporter(options, None) as (reporter, _):
         reporter.finish(project(fold(history)))
     return exit_codes.DONE

@@ -177,6 +177,16 @@ def test_an_undone_run_and_an_undo_are_not_resumed(cli: Cli) -> None:
     assert "is an undo" in cli("resume", undo_id).err
 
 
+def test_a_run_that_changed_files_does_not_go_on_in_another_folder(cli: Cli) -> None:
+    fails = {"turn": 2, "error": {"type": "bad_request", "message": "no"}}
+    cli("run", cli.plan(STEP), cli.script(calls(writes("a.txt", "1"), turn=1), fails))
+    (cli.home / "other").mkdir()
+
+    ran = cli("resume", "--workspace", str(cli.home / "other"))
+
+    assert ran.code == 2 and "cannot go on in another workspace" in ran.err
+
+
 def killed(cli: Cli, run_id: str, number: int, how: str) -> int:
     """The undo in a process that dies at its event of that number; its exit code."""
     environ = {**cli.environ, "PYTHONPATH": os.pathsep.join([cli.environ["PYTHONPATH"], str(ROOT)])}

@@ -102,6 +102,7 @@ def resume(
         raise UsageError(f"the run {record.run_id} never began")
     check_not_undone(database, record)
     settings = settings_of_then(options, began)
+    _check_same_folder(settings, began, history)
     state = fold(history)
     if state.plan is None and began.planned:
         raise UsageError(
@@ -146,6 +147,18 @@ def settings_of_then(options: Options, began: RunStarted) -> Settings:
     settings = load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd())
     addresses.check(settings)
     return settings
+
+
+def _check_same_folder(settings: Settings, began: RunStarted, history: Sequence[Event]) -> None:
+    """UsageError where files of one run would lie in two folders, so that nobody could undo them."""
+    then = Path(began.workspace) if began.workspace else None
+    if then is None or settings.workspace.resolve() == then or not then.is_dir():
+        return
+    if any(isinstance(event, FileChanged) for event in history):
+        raise UsageError(
+            f"the run has changed files in {then}; it cannot go on in another workspace",
+            hint="Fork it instead: master-agent fork RUN --from STEP --workspace DIR",
+        )
 
 
 @with_options("state_dir", output=("json",))

@@ -12,12 +12,13 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from master_agent.errors import ErrorType, LimitError, MasterAgentError
+from master_agent.errors import ErrorType, LimitError, MasterAgentError, StepError
 from master_agent.events import Event, ModelCalled, ModelReplied
 from master_agent.limits import Limits
 from master_agent.prices import Prices
 from master_agent.results import Usage
 from master_agent.threads import Call, CallRequest, Reply, Turn, UserTurn
+from master_agent.tools import ToolCall, ToolOutput, Use
 
 OUTPUT = 16_384  # tokens that an answer may have where its agent says nothing and tokens or money are limited
 LEAST_OUTPUT = 256  # an answer is not held to fewer: it would be paid for and cut off
@@ -140,6 +141,34 @@ def reserved(call: Call, budget: Budget, prices: Prices, default_model: str | No
         return reply
 
     return call_within
+
+
+def pictures_reserved(use: Use, budget: Budget, price: Decimal | None, *, allow_unpriced: bool) -> Use:
+    """Holds pictures to the budget's money, at so many dollars for each; StepError where that is not known."""
+    if budget.limits.cost is None or (price is None and allow_unpriced):
+        return use
+
+    async def use_within(call: ToolCall) -> ToolOutput:
+        if call.tool != "generate_image":
+            return await use(call)
+        if price is None:
+            hint = "Use them uncounted: --allow-unpriced"
+            raise StepError("--max-cost: no price is known of these pictures", hint=hint, type="settings")
+        amount = Amount(cost=price * int(str(call.values["count"])))
+
+        def want(left: Left) -> Amount | LimitError:
+            if left.cost is None or left.cost >= amount.cost:
+                return amount
+            rest = f"${max(left.cost, Decimal(0)):,.4f} of the run's ${budget.limits.cost:,g} are left"
+            return _reached(f"the next pictures cost ${amount.cost:,.4f}, and {rest}", "--max-cost")
+
+        async with budget.hold(want) as held:
+            output = await use(call)
+            if output.error is not None:
+                held.used = Amount()
+            return output
+
+    return use_within
 
 
 @dataclass

@@ -73,6 +73,7 @@ class Settings:
     max_calls: Annotated[PositiveInt | None, About("requests to models of the whole run")] = None
     max_tokens: Annotated[PositiveInt | None, About("tokens of the whole run, in and out")] = None
     max_steps: Annotated[PositiveInt | None, About("steps that the whole run may start")] = None
+    max_cost: Annotated[PositiveFloat | None, About("dollars of the whole run, models and pictures")] = None
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None

@@ -20,6 +20,8 @@ from master_agent.threads.scripted import Script, ScriptedThread
 from tests.conftest import Cli, plans, says
 from tests.servers.chat import ChatServer, reply, status
 from tests.servers.loopback import Behaviour, Body
+from tests.servers.replicate import TOKEN, stand_in
+from tests.servers.replicate import Script as ReplicateScript
 from tests.virtual_time import run_in_virtual_time
 
 FREE = Prices()
@@ -324,3 +326,53 @@ def test_a_folder_may_not_set_limits(cli: Cli) -> None:
 
     assert ran.code == 0
     assert "MASTER_AGENT_MAX_CALLS in .env is not used" in ran.err
+
+
+# Money.
+
+
+def test_money_ends_a_run_before_it_is_overspent(cli: Cli) -> None:
+    """Each answer costs 0.01 for 8,000 tokens in and 0.01 for 1,000 out."""
+    used = {"prompt_tokens": 8000, "completion_tokens": 1000}
+    with ChatServer(lambda _: reply("Hello.", usage=used)) as server:
+        flags = ("--openai-base-url", server.base_url, "--model", "gpt-5", "--concurrency=1", "--max-cost=0.042")
+        ran = cli("run", cli.plan(*wide(6)), *flags, "--json")
+
+        assert (ran.code, ran.json["error"]["type"], server.count) == (5, "limit", 2), ran.out
+        assert "--max-cost" in ran.json["error"]["hint"]
+
+
+@pytest.mark.parametrize("where", ["model", "planner"])
+def test_a_model_without_a_price_is_refused_before_anything_is_asked(cli: Cli, where: str) -> None:
+    models = {"model": ("--model", "nobodys"), "planner": ("--model", "gpt-5", "--planner-model", "nobodys")}[where]
+    with ChatServer(lambda _: reply("Hello.")) as server:
+        flags = ("--openai-base-url", server.base_url, *models, "--max-cost=1")
+        ran = cli("Greet", *flags, "--yes")
+
+        assert (ran.code, server.count) == (2, 0)
+        assert "nobodys" in ran.err and "--allow-unpriced" in ran.err
+        cli("run", cli.plan(*wide(1)), *flags, "--allow-unpriced")
+        assert server.count == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "money", "bought", "type"),
+    [
+        ((), "0.0075", 2, "limit"),
+        ((), "0.009", 3, None),
+        (("--image-model", "somebody/else"), "1", 0, "settings"),
+        (("--image-model", "somebody/else", "--allow-unpriced"), "1", 3, None),
+    ],
+)
+def test_pictures_are_bought_only_as_far_as_the_money_goes(
+    cli: Cli, flags: tuple[str, ...], money: str, bought: int, type: str | None
+) -> None:
+    steps = [{"id": f"p{i}", "tool": "generate_image", "with": {"prompt": "dawn"}, "needs": []} for i in range(3)]
+    with stand_in(ReplicateScript()) as replicate:
+        environ = {"REPLICATE_API_TOKEN": TOKEN, "REPLICATE_BASE_URL": replicate.url}
+        ran = cli("run", cli.plan(*steps), f"--max-cost={money}", *flags, "--json", env=environ)
+
+        assert len(replicate.seen("create")) == bought
+    errors = {result["error"]["type"] for result in ran.json["results"].values() if result["error"]}
+    assert errors == ({type} if type else set())
+    assert ran.code == {"limit": 5, None: 0}.get(type, 1)

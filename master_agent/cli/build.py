@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from master_agent import __version__, layers
 from master_agent.approval import Approve
 from master_agent.attachments import Attachment
-from master_agent.budget import Budget, reserved
+from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent, load_agents
-from master_agent.cli import cassettes, models
+from master_agent.cli import cassettes, models, spending
 from master_agent.cli.models import Models, Words
 from master_agent.context import Boundaries, draw_mark
 from master_agent.dispatcher import Dispatcher
@@ -33,7 +33,6 @@ from master_agent.master import Master
 from master_agent.past import pasts
 from master_agent.plan import Plan
 from master_agent.planner import Planner
-from master_agent.prices import Prices
 from master_agent.prompts import Prompts
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
@@ -42,7 +41,7 @@ from master_agent.run_files import Before, RunFiles
 from master_agent.runner import Runner
 from master_agent.settings import ImageProviderName, Settings, state_folder
 from master_agent.threads import Call, CallOptions
-from master_agent.tools import Tool, ToolCall, ToolContext, checked, load_tools, running
+from master_agent.tools import Tool, ToolCall, ToolContext, Use, checked, load_tools, running
 from master_agent.workspace import Workspace
 
 PROGRAM = f"master-agent {__version__}"
@@ -73,6 +72,7 @@ class Order:
     parent: str | None = None
     origin: Origin | None = None
     before: str = ""
+    allow_unpriced: bool = False
 
 
 def builtin(kind: str) -> Path:
@@ -184,6 +184,9 @@ async def master(
             chosen = played.models(settings) if played else await models.choose(settings, words)
         of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
         people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
+        if order.asks_models:
+            own_models = (agent.model for agent in team.agents.values())
+            spending.check(settings, chosen, order.planner, own_models, order.allow_unpriced)
         fetcher = Fetcher(allowed_hosts(settings))
         try:
             with (
@@ -229,10 +232,11 @@ def _master(
     memory = Memory(pasts(journal.history), wire.name, journal.blob)
     run_files = _run_files(workspace, journal, order)
     context = _tool_context(settings, workspace, fetcher, boundaries, journal, run_files, deck)
-    call = _call(settings, limits, journal, chosen, memory, deck)
+    may_use = Budget(limits, journal.state.usage, journal.history)
+    call = _call(settings, may_use, journal, chosen, memory, deck)
     used = layers.written_down(layers.settled(layers.in_time(running(tools, context), tools)), journal, tools)
     remembered = RememberedUses(
-        layers.refusals_noted(checked(tools, used), journal),
+        layers.refusals_noted(checked(tools, _paid(used, settings, may_use, order)), journal),
         memory.pasts,
         tools,
         context=context,
@@ -283,10 +287,15 @@ def _contents(order: Order) -> dict[str, bytes]:
     return {file.sha256: file.content for file in order.given}
 
 
-def _call(settings: Settings, limits: Limits, journal: Journal, chosen: Models, memory: Memory, deck: Deck) -> Call:
+def _paid(use: Use, settings: Settings, budget: Budget, order: Order) -> Use:
+    """The use of a tool, with pictures reserved by their price."""
+    price = spending.price_of_picture(settings, image_provider(settings))
+    return pictures_reserved(use, budget, price, allow_unpriced=order.allow_unpriced)
+
+
+def _call(settings: Settings, budget: Budget, journal: Journal, chosen: Models, memory: Memory, deck: Deck) -> Call:
     """A request to a model: remembered, or tried, and each try reserved, written down and settled."""
-    prices = Prices(settings.openai_base_url if settings.own_server else None)
-    budget = Budget(limits, journal.state.usage, journal.history)
+    prices = spending.prices_of(settings)
     asked = deck.calls(layers.asked(journal, chosen.wire.name, chosen.agents, prices=prices))
     held = reserved(asked, budget, prices, chosen.agents)
     return memory.calls(layers.retried(held, RetryPolicy(attempts=settings.attempts), deck.sleep))
@@ -339,6 +348,7 @@ def _limits(settings: Settings) -> Limits:
         call_seconds=settings.call_timeout,
         turns=settings.turns,
         concurrency=settings.concurrency,
+        cost=settings.max_cost,
         calls=settings.max_calls,
         tokens=settings.max_tokens,
         steps=settings.max_steps,

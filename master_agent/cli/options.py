@@ -25,8 +25,9 @@ MODELS = (
     "plan_repairs",
     "max_calls",
     "max_tokens",
+    "max_cost",
 )
-BUDGET = ("max_calls", "max_tokens", "max_steps")
+BUDGET = ("max_cost", "max_calls", "max_tokens", "max_steps")
 WORK = (
     "image_provider",
     "image_model",
@@ -54,6 +55,7 @@ class Options:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    allow_unpriced: bool = False
 
     @property
     def for_programs(self) -> bool:
@@ -68,11 +70,13 @@ _OUTPUT = {
     "verbose": "say more: choices made, whole texts",
     "debug": "show tracebacks of errors",
 }
+_UNPRICED = "allow_unpriced"
 
 
 def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Callable[[Callable[..., int]], Any]:
     """Gives a command the flags of the named settings and about output; it takes them as its first argument."""
     settings = [table()[name] for name in names]
+    output = (*output, _UNPRICED) if "max_cost" in names else output
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -125,7 +129,8 @@ def _plain(default: object) -> str:
 
 def _switch(name: str) -> inspect.Parameter:
     short = {"quiet": ("-q",), "verbose": ("-v",)}.get(name, ())
-    option = typer.Option(f"--{name}", *short, help=_OUTPUT[name], show_default=False)
+    help_text = _OUTPUT.get(name, "with --max-cost: use models and pictures whose price nobody knows, uncounted")
+    option = typer.Option(f"--{name.replace('_', '-')}", *short, help=help_text, show_default=False)
     return _parameter(name, Annotated[bool, option], default=False)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from master_agent.aggregator import project
@@ -79,6 +80,7 @@ def run(
         say = reporter.notice if options.verbose else _hear_nothing
         people = People(asking.approve, asking.unverified(unverified), say, tuple(listeners))
         try:
+            order = replace(order, allow_unpriced=options.allow_unpriced)
             result = asyncio.run(_run(settings, team, order, story, people, interruption))
         except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
             reporter.close()

@@ -16,7 +16,7 @@ from master_agent.results import RunResult, RunStatus, StepResult
 
 @dataclass(frozen=True)
 class Master:
-    """What a run needs; `cli/build.py` puts it together. `earlier` are results that stand already."""
+    """What a run needs; `cli/workshop.py` puts it together. `earlier` are results that stand already."""
 
     planner: Planner | None
     approve: Approve

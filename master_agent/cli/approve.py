@@ -11,8 +11,9 @@ from typing import Literal, TextIO
 from master_agent import plan as plans
 from master_agent.approval import Approved, Declined, Later
 from master_agent.cli import streams
-from master_agent.cli.build import Team, image_provider, no_pictures
 from master_agent.cli.interruption import Interruption
+from master_agent.cli.painters import image_provider, no_pictures
+from master_agent.cli.workshop import Team
 from master_agent.errors import FileRefusedError, PlanError
 from master_agent.events import ToolCalled
 from master_agent.openai_server import Server

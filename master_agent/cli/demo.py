@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from master_agent.cli import exit_codes, session, streams
-from master_agent.cli.build import Order
 from master_agent.cli.options import Options, with_options
+from master_agent.cli.workshop import Order
 from master_agent.errors import UsageError
 from master_agent.plan import suggestion
 from master_agent.settings import load

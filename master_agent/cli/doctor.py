@@ -12,7 +12,7 @@ from typing import Literal
 import typer
 
 from master_agent import __version__
-from master_agent.cli import build, exit_codes, models, session, streams
+from master_agent.cli import build, exit_codes, models, painters, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
 from master_agent.openai_server import Server
@@ -177,11 +177,11 @@ async def _model(settings: Settings) -> Finding:
 async def _pictures(settings: Settings) -> Finding:
     from master_agent.fetch import Fetcher
 
-    if missing := build.no_pictures(settings):
+    if missing := painters.no_pictures(settings):
         return Finding("pictures", "missing", missing.message, missing.hint)
     fetcher = Fetcher(build.allowed_hosts(settings))
     try:
-        provider = build.make_images(settings, fetcher)
+        provider = painters.make_images(settings, fetcher)
         said = await provider.check()
     finally:
         await fetcher.close()

@@ -9,11 +9,11 @@ import typer
 
 from master_agent.aggregator import project
 from master_agent.cli import addresses, exit_codes, session, streams
-from master_agent.cli.build import Order
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import asks_models
+from master_agent.cli.workshop import Order
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json

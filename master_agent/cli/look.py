@@ -10,9 +10,10 @@ import typer
 from master_agent.catalogue import Agent
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.approve import say_unused
-from master_agent.cli.build import Order, builtin
+from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
+from master_agent.cli.workshop import Order
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan, suggestion
 

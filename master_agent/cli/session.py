@@ -10,9 +10,9 @@ from pathlib import Path
 from master_agent.aggregator import project
 from master_agent.cli import addresses, build, exit_codes, failures, streams
 from master_agent.cli.approve import Asking, maker
-from master_agent.cli.build import Order, People, Team
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
+from master_agent.cli.workshop import Order, People, Team
 from master_agent.master import Master
 from master_agent.plan import Plan
 from master_agent.remember import Unverified

@@ -10,8 +10,9 @@ import typer
 from master_agent import undo as undoing
 from master_agent.changes import Origin, origins
 from master_agent.cli import exit_codes, session, streams
-from master_agent.cli.build import PROGRAM, new_run_id
+from master_agent.cli.build import new_run_id
 from master_agent.cli.options import Options, with_options
+from master_agent.cli.workshop import PROGRAM
 from master_agent.database import RunRecord, find_run, get_blob, held, list_runs, reading
 from master_agent.errors import UsageError
 from master_agent.events import Event, RunResumed, RunStarted

@@ -13,9 +13,9 @@ from master_agent import plan as plans
 from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, saving, session, streams
 from master_agent.cli.approve import effects, maker, say_unused
-from master_agent.cli.build import Order, Team
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.rerun import rerun
+from master_agent.cli.workshop import Order, Team
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
 from master_agent.plan import AgentStep, Plan

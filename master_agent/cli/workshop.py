@@ -1,0 +1,296 @@
+"""One run's things, each made from those before it: layers, runner, planner, dispatcher, and the master of all."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from master_agent import __version__, layers
+from master_agent.approval import Approve
+from master_agent.attachments import Attachment
+from master_agent.budget import Budget, pictures_reserved, reserved
+from master_agent.catalogue import Agent
+from master_agent.cli import spending
+from master_agent.cli.models import Models, Words
+from master_agent.cli.painters import image_provider, make_images
+from master_agent.dispatcher import Dispatcher
+from master_agent.events import Event, FileChanged, Origin, RunResumed, RunStarted, ToolCalled, ToolProgressed
+from master_agent.exchanges import Deck
+from master_agent.fetch import Fetcher
+from master_agent.images import ImageProvider
+from master_agent.journal import Journal
+from master_agent.lifetime import Lifetime
+from master_agent.limits import Limits, TimeBudget
+from master_agent.master import Master
+from master_agent.past import pasts
+from master_agent.plan import Plan
+from master_agent.planner import Planner
+from master_agent.remember import Memory, RememberedUses, Unverified
+from master_agent.results import Artifact, ErrorInfo, StepResult
+from master_agent.retry import RetryPolicy
+from master_agent.run_files import Before, RunFiles
+from master_agent.runner import Runner
+from master_agent.settings import Settings
+from master_agent.threads import Call, CallOptions
+from master_agent.tools import Tool, ToolCall, ToolContext, Use, checked, running
+from master_agent.workspace import Workspace
+
+PROGRAM = f"master-agent {__version__}"
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who can be given a step: the agents and the tools."""
+
+    agents: dict[str, Agent]
+    tools: dict[str, Tool]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted of a run beside its settings."""
+
+    task: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    planner: bool = True
+    asks_models: bool = True
+    given: tuple[Attachment, ...] = ()
+    resume: str | None = None
+    mark: str | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
+    earlier: Mapping[str, StepResult] = field(default_factory=dict)
+    parent: str | None = None
+    origin: Origin | None = None
+    before: str = ""
+    allow_unpriced: bool = False
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is asked and told: about the plan, about effects that nobody can look up, and of choices made."""
+
+    approve: Approve
+    unverified: Callable[[ToolCalled], Awaitable[Unverified]]
+    say: Callable[[str], None]
+    listeners: tuple[Callable[[Event], None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a run is made of. The order of the layers around a request and a tool is read off `call` and `use`."""
+
+    settings: Settings
+    team: Team
+    order: Order
+    people: People
+    journal: Journal
+    workspace: Workspace
+    words: Words
+    chosen: Models
+    fetcher: Fetcher
+    deck: Deck
+
+    def master(self, why_cancelled: Callable[[], ErrorInfo]) -> Master:
+        """The master with all it needs."""
+        budget = TimeBudget(self.limits.seconds)
+        contents = {file.sha256: file.content for file in self.order.given}
+        return Master(
+            planner=self.planner if self.order.planner else None,
+            approve=self.people.approve,
+            dispatch=self.dispatch,
+            journal=self.journal,
+            lifetime=Lifetime(self.journal, self._started, why_cancelled, budget, contents, self.deck.finish),
+            budget=budget,
+            files=lambda: [(entry.path, entry.bytes) for entry in self.workspace.entries()],
+            earlier=self.earlier,
+        )
+
+    def dispatch(self, plan: Plan) -> Awaitable[object]:
+        """A plan performed once."""
+        perform = layers.deadline(self.runner.perform, self.settings.step_timeout)
+        attempts, at_once, most = self.memory.attempts(), self.limits.concurrency, self.limits.steps
+        return Dispatcher(plan, perform, self.journal.note, at_once, self.earlier, attempts, most=most).run()
+
+    @cached_property
+    def began(self) -> RunStarted | None:
+        """How the run began in an earlier process; None when it begins now."""
+        return next((event for event in self.journal.history if isinstance(event, RunStarted)), None)
+
+    @cached_property
+    def earlier(self) -> Mapping[str, StepResult]:
+        """Results that stand already."""
+        if self.began is None:
+            return self.order.earlier
+        return {name: result for name, result in self.journal.state.results.items() if result.usable}
+
+    @cached_property
+    def given(self) -> tuple[Attachment, ...]:
+        """The files given with the run, now or when it began."""
+        if self.began is None:
+            return self.order.given
+        return tuple(
+            Attachment(str(kept["name"]), str(kept["media_type"]), self.journal.blob(str(kept["sha256"])))
+            for kept in self.began.given
+        )
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the run may take."""
+        return Limits(
+            seconds=self.settings.timeout,
+            step_seconds=self.settings.step_timeout,
+            call_seconds=self.settings.call_timeout,
+            turns=self.settings.turns,
+            concurrency=self.settings.concurrency,
+            cost=self.settings.max_cost,
+            calls=self.settings.max_calls,
+            tokens=self.settings.max_tokens,
+            steps=self.settings.max_steps,
+        )
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What each step had come to in earlier processes."""
+        return Memory(pasts(self.journal.history), self.chosen.wire.name, self.journal.blob)
+
+    @cached_property
+    def spending(self) -> Budget:
+        """What the run may still ask for."""
+        return Budget(self.limits, self.journal.state.usage, self.journal.history)
+
+    @cached_property
+    def call(self) -> Call:
+        """A request to a model: remembered, or tried, and each try reserved, written down and settled."""
+        prices = spending.prices_of(self.settings)
+        asked = layers.asked(self.journal, self.chosen.wire.name, self.chosen.agents, prices=prices)
+        held = reserved(self.deck.calls(asked), self.spending, prices, self.chosen.agents)
+        return self.memory.calls(layers.retried(held, RetryPolicy(attempts=self.settings.attempts), self.deck.sleep))
+
+    @cached_property
+    def use(self) -> Use:
+        """A use of a tool: remembered, or checked, reserved, written down, settled and held to its time."""
+        tools, journal = self.team.tools, self.journal
+        held = layers.settled(layers.in_time(running(tools, self.context), tools))
+        price = spending.price_of_picture(self.settings, image_provider(self.settings))
+        paid = pictures_reserved(
+            layers.written_down(held, journal, tools), self.spending, price, allow_unpriced=self.order.allow_unpriced
+        )
+        return RememberedUses(
+            layers.refusals_noted(checked(tools, paid), journal),
+            self.memory.pasts,
+            tools,
+            context=self.context,
+            blob=journal.blob,
+            decide=self.people.unverified,
+            collected=lambda call, output: layers.note_output(journal, call, output),
+        ).use
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What performs a step."""
+        return Runner(
+            self.chosen.wire,
+            self.call,
+            self.use,
+            self.team.agents,
+            self.team.tools,
+            *self.words,
+            self.limits,
+            self.run_files.for_step,
+            self.given,
+            self.memory,
+        )
+
+    @cached_property
+    def planner(self) -> Planner:
+        """What makes a plan of a task."""
+        prompts, boundaries = self.words
+        return Planner(
+            self.chosen.wire,
+            self.call,
+            prompts,
+            self.team.agents,
+            self.team.tools,
+            boundaries,
+            CallOptions(agent="planner", timeout=self.settings.call_timeout),
+            model=self.chosen.planner,
+            repairs=self.settings.plan_repairs,
+            given=self.given,
+            memory=self.memory,
+            before=self.order.before,
+        )
+
+    @cached_property
+    def run_files(self) -> RunFiles:
+        """The files of the run, known to the journal before they change; those of its earlier processes are its own."""
+
+        async def report(artifact: Artifact, before: Before, step: str | None) -> None:
+            blobs = {} if before.content is None else {hashlib.sha256(before.content).hexdigest(): before.content}
+            digest = next(iter(blobs), None)
+            changed = FileChanged(step=step, file=artifact, before=digest, mode=before.mode, folders=before.folders)
+            await self.journal.append(changed, blobs)
+
+        changes = [event for event in self.journal.history if isinstance(event, FileChanged)]
+        # What an earlier run made, and nobody has touched since, is this run's to replace.
+        untouched = {path for path, digest in self.order.made.items() if self.workspace.digest(path) == digest}
+        made = {change.file.path for change in changes} | untouched
+        written = {(change.step, change.file.sha256): change.file.path for change in changes}
+        return RunFiles(self.workspace, report, made, written)
+
+    @cached_property
+    def _painter(self) -> ImageProvider:
+        return make_images(self.settings, self.fetcher)
+
+    def context(self, call: ToolCall) -> ToolContext:
+        """What a tool may work with in one use."""
+
+        async def progressed(remote_id: str) -> None:
+            progress = ToolProgressed(step=call.step, tool=call.tool, asked=call.id, remote_id=remote_id)
+            await self.journal.append(progress)
+
+        files, boundaries = self.run_files.for_step(call.step), self.words[1]
+        pictures, outside = (
+            partial(self.deck.images, lambda: self._painter, call),
+            self.deck.fetcher(self.fetcher, call),
+        )
+        return ToolContext(call.step, call.inputs, self.workspace, files, outside, pictures, boundaries, progressed)
+
+    @cached_property
+    def _started(self) -> RunStarted | RunResumed:
+        if self.began is not None:
+            return RunResumed(program=PROGRAM)
+        settings, order = self.settings, self.order
+        return RunStarted(
+            task=order.task,
+            params=dict(order.params),
+            workspace=str(settings.workspace.resolve()),
+            folder=str(Path.cwd()),
+            flags={name: _plain(getattr(settings, name)) for name in settings.said if _keepable(settings, name)},
+            given=[file.to_data() for file in order.given],
+            planned=not order.planner,
+            mark=self.words[1].mark,
+            program=PROGRAM,
+            parent=order.parent,
+            origin=order.origin,
+        )
+
+
+def _keepable(settings: Settings, name: str) -> bool:
+    """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
+    address = urlsplit(getattr(settings, name)) if name.endswith("_base_url") else None
+    return name != "record" and not (address and (address.username or address.password or address.query))
+
+
+def _plain(value: object) -> JsonValue:
+    match value:
+        case tuple():
+            return list(value)
+        case int() | float() | str():
+            return value
+        case Path():
+            return str(value.resolve())
+    return str(value)

@@ -5,23 +5,21 @@ more is cancelled. Facts about the service: https://replicate.com/docs/reference
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
 from master_agent.errors import FetchRefusedError, ImageError, SettingsError, ToolError
 from master_agent.fetch import Answer, Fetcher, UnreachableError
 from master_agent.images import ImageRequest, Picture, Pictures, measure
+from master_agent.images._predictions import KNOWN_MODELS, ModelInputs, Prediction, addresses, decoded, detail
 from master_agent.retry import RetryPolicy, retrying
 
 BASE_URL = "https://api.replicate.com"
@@ -31,39 +29,10 @@ CANCEL_TIMEOUT = 8.0  # seconds for the farewell of somebody who may have presse
 FIRST_POLL, LONGEST_POLL = 0.5, 3.0  # seconds between looks
 LIFETIME = timedelta(hours=1)  # of what an output's address gives
 MOST_OUTPUTS = 8
+LATECOMERS = (1.0, 3.0)  # seconds between looks for what may have been asked for when a process died
 
 _MODEL = re.compile(r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?::(?P<version>[\w.-]+))?")
 _ID = re.compile(r"[\w-]+")
-_RUNNING = ("starting", "processing")
-_ENDED = ("succeeded", "failed", "canceled", "aborted")
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What a model takes: which of our fields, what else, and the name for "so many pictures", if there is one."""
-
-    fields: tuple[str, ...] = ("aspect_ratio", "seed")
-    fixed: Mapping[str, JsonValue] | None = None
-    count: str | None = None
-
-    def of(self, request: ImageRequest) -> dict[str, JsonValue]:
-        ours: dict[str, JsonValue] = {"aspect_ratio": request.aspect_ratio, "seed": request.seed}
-        values: dict[str, JsonValue] = {"prompt": request.prompt, **{name: ours[name] for name in self.fields}}
-        if self.count:
-            values[self.count] = request.count
-        return {**values, **(self.fixed or {})}
-
-
-# go_fast would make the same seed give different pictures.
-_FLUX = _Inputs(fixed={"go_fast": False, "output_format": "webp"}, count="num_outputs")
-_NANO_BANANA = _Inputs(fields=("aspect_ratio",), fixed={"output_format": "png"})
-_KNOWN = {
-    "black-forest-labs/flux-schnell": _FLUX,
-    "black-forest-labs/flux-dev": _FLUX,
-    "google/nano-banana-pro": _NANO_BANANA,
-    "google/nano-banana-2": _NANO_BANANA,
-    "bytedance/seedream-4.5": _Inputs(fields=("aspect_ratio",)),
-}
 
 
 class Replicate:
@@ -94,7 +63,7 @@ class Replicate:
         self.model = model
         self._version = named["version"]
         self._path = "/v1/predictions" if self._version else f"/v1/models/{named['owner']}/{named['name']}/predictions"
-        self._inputs = _KNOWN.get(f"{named['owner']}/{named['name']}", _Inputs())
+        self._inputs = KNOWN_MODELS.get(f"{named['owner']}/{named['name']}", ModelInputs())
         self._fetcher = fetcher
         self._token = token.strip()
         self._base = base_url.rstrip("/")
@@ -168,7 +137,7 @@ class Replicate:
         seed = request.seed if "seed" in self._inputs.fields else None
         return Pictures(tuple(made.pictures), self.name, self.model, seed, ", ".join(made.ids))
 
-    async def _known(self, prediction: str) -> "_Prediction | None":
+    async def _known(self, prediction: str) -> "Prediction | None":
         try:
             answer = await retrying(
                 lambda _: self._call("GET", f"/v1/predictions/{prediction}"), self._policy, sleep=self._sleep
@@ -179,36 +148,48 @@ class Replicate:
             raise
         return self._prediction(answer)
 
-    async def _found(self, sent: Mapping[str, JsonValue]) -> "_Prediction | None":
-        """The newest prediction of that input, among those that Replicate lists first."""
+    async def _found(self, sent: Mapping[str, JsonValue]) -> "Prediction | None":
+        """The newest prediction of that input, among those that Replicate lists first.
+
+        One that was on its way when its process died may show only a little later, so it is looked for more than once.
+        """
+        for wait in (0.0, *LATECOMERS):
+            await self._sleep(wait)
+            for entry in await self._listed():
+                if not isinstance(entry, dict):
+                    continue
+                given = entry.get("input")
+                if isinstance(given, dict) and all(given.get(name) == value for name, value in sent.items()):
+                    return await self._known(str(entry.get("id")))
+        return None
+
+    async def _listed(self) -> list[JsonValue]:
         answer = await retrying(lambda _: self._call("GET", "/v1/predictions"), self._policy, sleep=self._sleep)
         try:
             listed = json.loads(answer.body)["results"]
         except (ValueError, KeyError, TypeError):
-            raise ImageError("Replicate's list of predictions cannot be read", type="malformed_reply") from None
-        for entry in listed if isinstance(listed, list) else ():
-            given = entry.get("input") if isinstance(entry, dict) else None
-            if isinstance(given, dict) and all(given.get(name) == value for name, value in sent.items()):
-                return await self._known(str(entry.get("id")))
-        return None
+            listed = None
+        if not isinstance(listed, list):
+            raise ImageError("Replicate's list of predictions cannot be read", type="malformed_reply")
+        return listed
 
-    async def _collect(self, prediction: "_Prediction", made: "_Made") -> None:
+    async def _collect(self, prediction: "Prediction", made: "_Made") -> None:
         """Fetches what a prediction that has ended made."""
         if prediction.status != "succeeded":
             raise ImageError(f"Replicate's prediction {prediction.id} {prediction.failure}")
-        addresses = list(dict.fromkeys(_addresses(prediction.output)))[:MOST_OUTPUTS]
-        if not addresses:
+        found = list(dict.fromkeys(addresses(prediction.output)))[:MOST_OUTPUTS]
+        if not found:
             shown = json.dumps(prediction.output)[:100]
             raise ImageError(f"Replicate's prediction {prediction.id} succeeded without a picture (output: {shown})")
         made.ids.append(prediction.id)
         expires = self._expiry(prediction)
-        for address in addresses:
+        for address in found:
             try:
                 made.pictures.append(await self._fetched(address, expires))
             except ImageError as error:
                 made.failure = error
 
-    async def _create(self, request: ImageRequest) -> "_Prediction":
+    async def _create(self, request: ImageRequest) -> "Prediction":
         """Asks for the pictures, once. When cancelled meanwhile, what was asked for is cancelled too."""
         call = asyncio.ensure_future(self._post(request))
         try:
@@ -220,7 +201,7 @@ class Replicate:
                 await self._cancelled(prediction.id)
             raise
 
-    async def _post(self, request: ImageRequest) -> "_Prediction":
+    async def _post(self, request: ImageRequest) -> "Prediction":
         body: dict[str, JsonValue] = {"input": self._inputs.of(request)}
         if self._version:
             body["version"] = self._version
@@ -230,8 +211,8 @@ class Replicate:
         return self._prediction(answer)
 
     async def _ended(
-        self, prediction: "_Prediction", began: Callable[[str], Awaitable[None]] | None = None
-    ) -> "_Prediction":
+        self, prediction: "Prediction", began: Callable[[str], Awaitable[None]] | None = None
+    ) -> "Prediction":
         """The prediction at its end. However else this ends, the prediction is cancelled."""
         path = f"/v1/predictions/{prediction.id}"
         wait = FIRST_POLL
@@ -282,7 +263,7 @@ class Replicate:
         raise self._refusal(answer, harmless)
 
     def _refusal(self, answer: Answer, harmless: bool) -> ImageError:
-        said = _detail(answer)
+        said = detail(answer)
         match answer.status:
             case 401:
                 return ImageError(
@@ -312,7 +293,7 @@ class Replicate:
                 return ImageError(f"Replicate failed ({status}): {said}", type="server_error", retryable=harmless)
         return ImageError(f"Replicate answered with HTTP status {answer.status}: {said}")
 
-    def _prediction(self, answer: Answer) -> "_Prediction":
+    def _prediction(self, answer: Answer) -> "Prediction":
         try:
             found = json.loads(answer.body)
         except (ValueError, RecursionError):
@@ -321,7 +302,7 @@ class Replicate:
         if not isinstance(found, dict) or not isinstance(name, str) or not _ID.fullmatch(name):
             shown = answer.body[:100].decode("utf-8", "replace")
             raise ImageError(f"Replicate's answer holds no prediction: {shown}", type="malformed_reply")
-        return _Prediction(
+        return Prediction(
             id=name,
             status=str(found.get("status")),
             output=found.get("output"),
@@ -332,7 +313,7 @@ class Replicate:
     async def _fetched(self, address: str, expires: datetime) -> Picture:
         """The picture at the address, fetched without the token; ImageError when there is none."""
         if address.startswith("data:"):
-            content = _decoded(address)
+            content = decoded(address)
             measure(content)
             return Picture(content)
         try:
@@ -346,7 +327,7 @@ class Replicate:
             ) from None
         return Picture(got.content, source_url=address, expires_at=_iso(expires))
 
-    def _expiry(self, prediction: "_Prediction") -> datetime:
+    def _expiry(self, prediction: "Prediction") -> datetime:
         with contextlib.suppress(ValueError):
             completed = datetime.fromisoformat(prediction.completed_at)
             return (completed if completed.tzinfo else completed.replace(tzinfo=UTC)) + LIFETIME
@@ -381,66 +362,6 @@ class _Made:
     pictures: list[Picture] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     failure: ImageError | None = None
-
-
-@dataclass(frozen=True)
-class _Prediction:
-    """What Replicate says of one piece of work."""
-
-    id: str
-    status: str
-    output: JsonValue
-    error: str
-    completed_at: str
-
-    @property
-    def ended(self) -> bool:
-        """A status that nobody knows yet is an end when the service says when it ended."""
-        return self.status in _ENDED or (self.status not in _RUNNING and bool(self.completed_at))
-
-    @property
-    def failure(self) -> str:
-        reason = f": {self.error}" if self.error else ""
-        match self.status:
-            case "failed":
-                return f"failed{reason}"
-            case "canceled":
-                return f"was cancelled on Replicate's side{reason}"
-            case "aborted":
-                return f"was given up before it began{reason}"
-        return f'ended as "{self.status}"{reason}'
-
-
-def _addresses(output: JsonValue) -> Iterator[str]:
-    """Every web or data address in an output, which may be a text, a list, a map, or these in one another."""
-    match output:
-        case str() if urlsplit(output).scheme in ("http", "https", "data"):
-            yield output
-        case list():
-            for item in output:
-                yield from _addresses(item)
-        case dict():
-            for item in output.values():
-                yield from _addresses(item)
-
-
-def _decoded(address: str) -> bytes:
-    head, _, body = address.partition(",")
-    try:
-        return base64.b64decode(body, validate=True) if head.endswith(";base64") else body.encode()
-    except binascii.Error:
-        raise ImageError("Replicate's output is a data address that cannot be decoded") from None
-
-
-def _detail(answer: Answer) -> str:
-    """What the service says of its refusal, in one line."""
-    try:
-        found = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        found = None
-    said = found.get("detail") or found.get("title") or found.get("error") if isinstance(found, dict) else None
-    words = said if isinstance(said, str) else json.dumps(said) if said else answer.body.decode("utf-8", "replace")
-    return " ".join(words.split())[:300] or f"HTTP status {answer.status}"
 
 
 def _iso(moment: datetime) -> str:

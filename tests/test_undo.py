@@ -199,6 +199,7 @@ def killed(cli: Cli, run_id: str, number: int, how: str) -> int:
     return ran.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["at once", "after"])
 def test_an_undo_killed_at_any_event_goes_on_and_can_be_undone(
     cli: Cli, before: tuple[dict[str, str], dict[str, int]], how: str
@@ -217,6 +218,7 @@ def test_an_undo_killed_at_any_event_goes_on_and_can_be_undone(
     assert (tree(cli.folder), modes(cli.folder)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["at once", "after"])
 def test_a_run_killed_at_any_event_is_undone(cli: Cli, before: tuple[dict[str, str], dict[str, int]], how: str) -> None:
     steps = [

@@ -54,7 +54,7 @@ def made_folder(root: int, folder: str) -> int:
                 below = _folder(here, part)
             os.close(here)
             here = below
-    except BaseException:
+    except BaseException:  # whatever it is, no descriptor is left open
         os.close(here)
         raise
     return here
@@ -83,7 +83,7 @@ def put(folder: int, name: str, content: bytes, *, replace: bool, mode: int | No
         if replace or not _linked(folder, temporary, name):
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
-    except BaseException:
+    except BaseException:  # whatever it is, no half file is left behind
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise

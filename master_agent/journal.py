@@ -165,7 +165,7 @@ class Journal:
         self._connection = open_database(database)
         try:
             self._hold(resume)
-        except BaseException:
+        except BaseException:  # whatever it is, no connection is left open
             self._connection.close()
             raise
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)

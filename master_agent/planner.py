@@ -50,7 +50,7 @@ class Planner:
         turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
         try:
             return await self._ask(thread, turn, task, params)
-        except BaseException:
+        except BaseException:  # a cancellation too: nothing is left running at the server
             await thread.cancel()
             raise
 

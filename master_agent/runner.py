@@ -83,7 +83,7 @@ class Runner:
         thread = await self.wire.open(self._spec(agent, prompt.instructions), self.memory.thread(step.id))
         try:
             return await self._converse(step, agent, thread, turn, inputs)
-        except BaseException:
+        except BaseException:  # a cancellation too: nothing is left running at the server
             await thread.cancel()
             raise
 

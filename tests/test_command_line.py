@@ -241,7 +241,9 @@ def test_the_schema_describes_what_is_printed(cli: Cli, kind: str) -> None:
     schema = cli("schema", kind).json
     flag = {"plan": "--dry-run", "result": "--json", "event": "--events"}[kind]
     ran = cli("Greet", cli.script(*HELLO), "--yes", flag)
-    for value in ran.events if kind == "event" else [ran.json]:
+    printed = ran.events if kind == "event" else [ran.json]
+    assert {value["kind"] for value in printed} == {kind}
+    for value in printed:
         jsonschema.validate(value, schema)
 
 

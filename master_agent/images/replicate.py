@@ -224,7 +224,7 @@ class Replicate:
                 wait = min(wait * 1.3, LONGEST_POLL)
                 answer = await retrying(lambda _: self._call("GET", path), self._policy, sleep=self._sleep)
                 prediction = replace(self._prediction(answer), id=prediction.id)
-        except BaseException:
+        except BaseException:  # a cancellation too: what nobody waits for is not paid for
             await asyncio.shield(asyncio.ensure_future(self._cancelled(prediction.id)))
             raise
         return prediction

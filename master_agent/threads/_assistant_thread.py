@@ -83,7 +83,7 @@ class AssistantThread:
                 async for piece in pieces:
                     yield TextPiece(piece)
             reply, last = await self._reply(seen, deadline)
-        except BaseException as error:
+        except BaseException as error:  # a cancellation too ends the run
             self._forget(seen)
             if not (isinstance(error, ModelError) and self._waiting and not _passed(deadline)):
                 answered = isinstance(error, ModelError) and error.type not in ("connection", "model_timeout")

@@ -13,6 +13,7 @@ MasterAgentError
 │   ├── FileRefusedError     a path that may not be touched
 │   ├── FetchRefusedError    an address that may not be fetched
 │   ├── UnreachableError     an address where nobody answers (in fetch.py)
+│   ├── SandboxError         a program that could not be started safely
 │   └── ImageError           a picture that could not be made
 ├── ReplayError          a run differs from the recorded one (exit 1)
 └── StepError            a step failed for a reason of its own: an empty reference, a turn limit
@@ -51,6 +52,7 @@ ErrorType = Literal[
     "wrong_arguments",
     "file_refused",
     "fetch_refused",
+    "no_sandbox",
     "effect_unverified",
     "replay_differs",
     "missing_token",
@@ -162,6 +164,12 @@ class FetchRefusedError(ToolError):
     """An address that may not be fetched."""
 
     type: ErrorType = "fetch_refused"
+
+
+class SandboxError(ToolError):
+    """A program that could not be started safely: there is no sandbox here, or it did not start."""
+
+    type: ErrorType = "no_sandbox"
 
 
 class ImageError(ToolError):

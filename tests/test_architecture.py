@@ -23,7 +23,7 @@ LAYERS = [
     ["exchanges", "layers", "remember", "undo", "budget"],
     ["converse", "answers", "hosted"],
     ["tools"],
-    ["threads", "images", "codefiles"],
+    ["threads", "images", "sandbox", "codefiles"],
     ["fetch", "run_files", "openai_server"],
     ["workspace"],
     ["beneath"],

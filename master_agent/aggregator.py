@@ -1,7 +1,7 @@
 """From the state of a run to the result object: what every reader of a run is shown."""
 
 from master_agent.journal import State
-from master_agent.results import RunResult, RunStatus, StepResult
+from master_agent.results import Conflict, RunResult, RunStatus, StepResult
 
 
 def conclude(state: State) -> RunStatus:
@@ -25,6 +25,18 @@ def final_text(state: State) -> str:
     return "\n\n".join(result.text for result in last if isinstance(result, StepResult) and result.text)
 
 
+def conflicts(state: State) -> tuple[Conflict, ...]:
+    """Every file that was contested, once, in the order in which it came to that."""
+    return tuple(
+        Conflict(
+            path=path,
+            written_by=tuple(dict.fromkeys(event.by for event in events)),
+            refused=tuple(dict.fromkeys(event.step for event in events if event.step)),
+        )
+        for path, events in state.contested.items()
+    )
+
+
 def project(state: State) -> RunResult:
     """The result object of a run, live or read back."""
     plan = state.plan.model_dump(mode="json", by_alias=True)["plan"] if state.plan else ()
@@ -39,6 +51,7 @@ def project(state: State) -> RunResult:
         plan=plan,
         results=dict(sorted(state.results.items(), key=lambda item: order.get(item[0], len(order)))),
         final=final_text(state),
+        conflicts=conflicts(state),
         error=state.error,
         usage=state.usage,
         seconds=state.seconds,

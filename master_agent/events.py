@@ -182,6 +182,14 @@ class FileChanged(_Event):
         return None if self.removed else self.file.sha256
 
 
+class FileContested(_Event):
+    """A step was kept from writing a file that another step, which runs at the same time, has written: `by`."""
+
+    type: Literal["file_contested"] = "file_contested"
+    path: str
+    by: str
+
+
 class StepFinished(_Event):
     """A step has its result."""
 
@@ -212,6 +220,7 @@ Event = (
     | ToolProgressed
     | ToolReturned
     | FileChanged
+    | FileContested
     | StepFinished
     | RunFinished
 )

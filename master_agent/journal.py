@@ -32,6 +32,7 @@ from master_agent.errors import JournalError
 from master_agent.events import (
     Event,
     FileChanged,
+    FileContested,
     ModelReplied,
     PlanMade,
     PlanRevised,
@@ -64,6 +65,7 @@ class State:
     results: dict[str, StepResult] = field(default_factory=dict)
     started: dict[str, StepStarted] = field(default_factory=dict)
     files: dict[str, Artifact] = field(default_factory=dict)
+    contested: dict[str, list[FileContested]] = field(default_factory=dict)
     used: dict[str | None, Usage] = field(default_factory=dict)
     status: RunStatus | None = None
     error: ErrorInfo | None = None
@@ -107,6 +109,8 @@ def apply(state: State, event: Event) -> None:
             state.files.pop(event.file.path, None)
         case FileChanged():
             state.files[event.file.path] = event.file
+        case FileContested():
+            state.contested.setdefault(event.path, []).append(event)
         case StepFinished() if event.step:
             state.results[event.step] = event.result
         case RunFinished():

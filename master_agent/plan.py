@@ -88,6 +88,11 @@ class Plan(_Contract):
                 found.add(step.id)
         return frozenset(found)
 
+    def at_once(self, one: str, other: str) -> bool:
+        """Whether two steps of the plan may run at the same time: neither follows from the other."""
+        known = {step.id for step in self.plan}
+        return {one, other} <= known and other not in self.after(one) and one not in self.after(other)
+
     def to_json(self) -> str:
         """The plan as it is printed and saved: two spaces, a newline at the end."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"

@@ -124,6 +124,14 @@ class StepResult(Contract):
         return self.status in ("done", "reused")
 
 
+class Conflict(Contract):
+    """A file that steps wanted to write which run at the same time: who wrote it, and who was refused and told so."""
+
+    path: str
+    written_by: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
 class RunResult(Contract):
     """What a run left: the object that `--json` prints, after failures too. `parent` is the run that it came from."""
 
@@ -138,6 +146,7 @@ class RunResult(Contract):
     plan: tuple[dict[str, JsonValue], ...] = ()
     results: dict[str, StepResult] = Field(default_factory=dict)
     final: str = ""
+    conflicts: tuple[Conflict, ...] = ()
     error: ErrorInfo | None = None
     usage: Usage = Usage()
     seconds: float = 0.0

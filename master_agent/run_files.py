@@ -24,6 +24,34 @@ class Before:
     folders: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Which steps have written a file, and what becomes of one that another step wants to write at the same time.
+
+    `at_once` says of two steps whether neither needs the other; `told` is told of the path, the step and its rival.
+    """
+
+    at_once: Callable[[str, str], bool]
+    told: Callable[[str, str, str], object]
+    writers: dict[str, list[str]]
+
+    def check(self, path: str, step: str | None) -> None:
+        """FileRefusedError where the content of a step would be lost that this one has not even seen."""
+        others = (by for by in reversed(self.writers.get(path, ())) if step is not None and by != step)
+        rival = next((by for by in others if self.at_once(by, step or "")), None)
+        if step is not None and rival is not None:
+            self.told(path, step, rival)
+            raise FileRefusedError(
+                f'"{path}" was written by the step "{rival}", which runs at the same time as this one; its content '
+                "stays: choose another name"
+            )
+
+    def wrote(self, path: str, step: str | None) -> None:
+        """The step's content is the one that counts from now on."""
+        if step is not None:
+            self.writers.setdefault(path, []).append(step)
+
+
 Report = Callable[[Artifact, Before, str | None], Awaitable[None]]
 """Told of each file before it changes: what is to be written, what is there now, the step."""
 
@@ -32,7 +60,8 @@ class RunFiles:
     """The files of one run. It knows which paths this run made; `made` are those of its earlier processes.
 
     `written` gives the path under which an earlier process wrote a content, by step and SHA-256: what is saved again
-    under a new name gets that one again.
+    under a new name gets that one again. `rivals` keeps steps that run at the same time from writing each other's
+    files.
 
     Saves come one after the other, so that what was there before is true when it is reported.
     """
@@ -43,11 +72,13 @@ class RunFiles:
         report: Report,
         made: Collection[str] = (),
         written: Mapping[tuple[str | None, str], str] | None = None,
+        rivals: Rivals | None = None,
     ) -> None:
         self._workspace = workspace
         self._report = report
         self._made = set(made)
         self._written = dict(written or {})
+        self._rivals = rivals or Rivals(lambda *_: False, lambda *_: None, {})
         self._turn = asyncio.Lock()
 
     def for_step(self, step_id: str | None) -> "StepFiles":
@@ -58,6 +89,7 @@ class RunFiles:
         """Writes the file. One that this run did not make is kept, with FileRefusedError, unless `overwrite`."""
         name = self._workspace.name(path)
         async with self._turn:
+            self._rivals.check(name, step)
             replace = overwrite or name in self._made
             if not replace and self._workspace.exists(name):
                 raise FileRefusedError(
@@ -84,6 +116,7 @@ class RunFiles:
         artifact = described(name, content)
         # Known before it happens: whatever dies after this, the run can tell what it did to whose file.
         await self._report(artifact, before, step)
+        self._rivals.wrote(name, step)
         if len(content) <= INLINE:
             self._workspace.write(name, content, replace=replace)
         else:

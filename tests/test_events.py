@@ -10,6 +10,7 @@ from master_agent.events import (
     EVENT,
     Event,
     FileChanged,
+    FileContested,
     ModelCalled,
     ModelReplied,
     PlanMade,
@@ -55,6 +56,7 @@ EVENTS: list[Event] = [
     FileChanged(step="a", file=FILE, before=None),
     FileChanged(file=FILE, before="1" * 64, mode=0o644, folders=("a", "a/b")),
     FileChanged(file=FILE, before="0" * 64, removed=True),
+    FileContested(step="a", path="a.png", by="b"),
     StepFinished(step="a", attempt=1, result=DONE),
     RunFinished(status="cancelled", error=ERROR, usage=Usage(calls=3), seconds=2.5),
 ]

@@ -1,7 +1,7 @@
 """One run's things, each made from those before it: layers, runner, planner, dispatcher, and the master of all."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,16 @@ from master_agent.cli import spending
 from master_agent.cli.models import Models, Words
 from master_agent.cli.painters import image_provider, make_images
 from master_agent.dispatcher import Dispatcher
-from master_agent.events import Event, FileChanged, Origin, RunResumed, RunStarted, ToolCalled, ToolProgressed
+from master_agent.events import (
+    Event,
+    FileChanged,
+    FileContested,
+    Origin,
+    RunResumed,
+    RunStarted,
+    ToolCalled,
+    ToolProgressed,
+)
 from master_agent.exchanges import Deck
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
@@ -32,7 +41,7 @@ from master_agent.planner import Planner
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
-from master_agent.run_files import Before, RunFiles
+from master_agent.run_files import Before, Rivals, RunFiles
 from master_agent.runner import Runner
 from master_agent.settings import Settings
 from master_agent.threads import Call, CallOptions
@@ -239,7 +248,24 @@ class Workshop:
         untouched = {path for path, digest in self.order.made.items() if self.workspace.digest(path) == digest}
         made = {change.file.path for change in changes} | untouched
         written = {(change.step, change.file.sha256): change.file.path for change in changes}
-        return RunFiles(self.workspace, report, made, written)
+        return RunFiles(self.workspace, report, made, written, self._rivals(changes))
+
+    def _rivals(self, changes: Iterable[FileChanged]) -> Rivals:
+        """Who keeps two steps that run at the same time from writing one file; earlier writers are known to it."""
+
+        def at_once(one: str, other: str) -> bool:
+            plan = self.journal.state.plan
+            return plan is not None and plan.at_once(one, other)
+
+        def told(path: str, step: str, rival: str) -> None:
+            self.journal.note(FileContested(step=step, path=path, by=rival))
+
+        before = [(file.path, step) for step, result in self.earlier.items() for file in result.artifacts]
+        writers: dict[str, list[str]] = {}
+        for path, step in [*before, *((change.file.path, change.step) for change in changes)]:
+            if step is not None:
+                writers.setdefault(path, []).append(step)
+        return Rivals(at_once, told, writers)
 
     @cached_property
     def _painter(self) -> ImageProvider:

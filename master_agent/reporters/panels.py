@@ -21,6 +21,7 @@ from master_agent.reporters.words import (
     STEP_WORDS,
     CodeFile,
     code,
+    conflicts,
     doer,
     few,
     files_made,
@@ -146,6 +147,8 @@ def result_parts(canvas: Canvas, result: RunResult) -> Iterator[RenderableType]:
         yield _files_table(canvas, files[:most])
         if len(files) > most:
             yield Text(f"and {len(files) - most:,} more files", "dim")
+    for conflict in conflicts(result):
+        yield _entry(Text("conflict", "yellow"), canvas.words(conflict))
     yield ""
     yield totals_line(canvas, result)
 

@@ -13,6 +13,7 @@ from master_agent.reporters.words import (
     RUN_WORDS,
     STEP_WORDS,
     code,
+    conflicts,
     doer,
     few,
     files_made,
@@ -159,6 +160,7 @@ def report_lines(result: RunResult) -> Iterator[str]:
         for artifact, step_id in files:
             yield f"{artifact.path:<{widest}}  {artifact.media_type}, {size(artifact.bytes)}, from {step_id}"
         yield ""
+    yield from (f"conflict: {line}" for line in conflicts(result))
     yield f"{RUN_WORDS[result.status]}: {'; '.join(totals(result))}"
 
 

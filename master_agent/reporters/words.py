@@ -125,6 +125,15 @@ def files_made(results: Iterable[tuple[str, StepResult]]) -> list[tuple[Artifact
     return list(found.values())
 
 
+def conflicts(result: RunResult) -> list[str]:
+    """Each file that several steps wanted to write at the same time, with who wrote it and who was kept from it."""
+    return [
+        f"{conflict.path} was written by {few(conflict.written_by)}; "
+        f"{few(conflict.refused)} wanted to write it at the same time, and could not"
+        for conflict in result.conflicts
+    ]
+
+
 def code(result: StepResult) -> list[CodeFile]:
     """The files in a step's answer, as `data.files` has them."""
     found: list[CodeFile] = []

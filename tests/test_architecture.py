@@ -1,12 +1,18 @@
 """The rules of the house that a machine can hold: imports go down, modules only define names, functions stay short."""
 
 import ast
+import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+
+from master_agent.cli.commands import COMMANDS, HIDDEN
+from tests.conftest import Cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "master_agent"
@@ -120,25 +126,63 @@ def test_agents_and_prompts_are_data() -> None:
     assert found == []
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """The top-level packages that are loaded when the program has run with these arguments."""
-    program = (
-        "import sys; sys.argv = ['master-agent', *sys.argv[1:]]\n"
-        "import contextlib, io\n"
-        "from master_agent.cli import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main()\n"
-        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+TYPER = {"typer", "annotated_doc", "shellingham"}
+PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+HISTORY = TYPER | PYDANTIC | {"platformdirs"}
+ENGINE = HISTORY | {"yaml"}
+PACKAGES = [  # a path through the program, and all that it may import of other people's packages
+    (["--version"], set()),
+    (["--help"], TYPER),
+    (["run", "--help"], TYPER | PYDANTIC),
+    (["no plan", "and no task"], TYPER | PYDANTIC),
+    (["runs"], HISTORY),
+    (["tools"], ENGINE),
+    (["check", "plan.json"], ENGINE),
+    (["run", "plan.json", "--script", "script.jsonl"], ENGINE),
+    (["A task", "--yes", "--script", "script.jsonl", "--json"], ENGINE),
+]
+PROGRAM = """
+import sys
+before = set(sys.modules)
+sys.argv = ["master-agent", *sys.argv[1:]]
+import contextlib, io
+from master_agent.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+loaded = {name: module.__spec__ for name, module in sys.modules.items() if name not in before}
+print(*{name.partition(".")[0] for name, spec in loaded.items() if spec and "site-packages" in str(spec.origin)})
+"""
+
+
+@pytest.mark.parametrize(("arguments", "allowed"), PACKAGES, ids=[" ".join(words) for words, _ in PACKAGES])
+def test_only_these_packages_are_imported(cli: Cli, arguments: list[str], allowed: set[str]) -> None:
+    plan = {"plan": [{"agent": "code", "prompt": "Say it."}]}
+    cli.file("plan.json", json.dumps(plan))
+    replies = [{"agent": "planner", "reply": {"text": json.dumps(plan)}}, {"agent": "code", "reply": {"text": "Done."}}]
+    cli.file("script.jsonl", "".join(json.dumps(reply) + "\n" for reply in replies))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=cli.folder,
+        env=cli.environ,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
-    return set(ran.stdout.split())
+
+    assert set(ran.stdout.split()) - {"master_agent"} <= allowed
 
 
-def test_the_version_is_told_before_anything_is_imported() -> None:
-    assert imported_by("--version") & {"typer", "rich", "pydantic", "openai", "httpx", "asyncio", "yaml"} == set()
+def test_every_command_stands_in_the_table_and_in_its_module() -> None:
+    registered: dict[str | None, str] = {}
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        module = importlib.import_module(dotted(path))
+        if hasattr(module, "add_to"):
+            module.add_to(app := typer.Typer())
+            registered |= {command.name: path.stem for command in app.registered_commands}
+            registered |= {group.name: path.stem for group in app.registered_groups}
 
-
-def test_help_needs_neither_sdk_nor_http_client() -> None:
-    assert imported_by("--help") & {"openai", "httpx", "httpx2", "PIL", "jsonschema", "json_repair"} == set()
+    assert registered == {name: listed.module for name, listed in (COMMANDS | HIDDEN).items()}
 
 
 def test_the_engine_is_imported_without_sdk_and_http_client() -> None:

@@ -11,7 +11,6 @@ from master_agent.results import Usage
 from tests.conftest import Cli, calls, plans
 from tests.servers.chat import ChatServer, reply, status
 from tests.servers.replicate import TOKEN, Script, stand_in
-from tests.test_architecture import imported_by
 
 OPENAI = Prices()
 
@@ -186,7 +185,3 @@ def test_without_a_run_there_is_nothing_to_tell(cli: Cli) -> None:
 
     assert (ran.code, ran.out) == (2, "")
     assert "no run" in ran.err
-
-
-def test_prices_are_not_loaded_before_they_are_wanted() -> None:
-    assert "genai_prices" not in imported_by("--help") | imported_by("tools")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from master_agent.cli.commands import COMMANDS
 from tests.conftest import Cli, plans, says
 from tests.terminal import AtTerminal
 
@@ -35,6 +36,8 @@ def test_the_programs_help_names_the_version(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
+        ("", COMMANDS),
+        ("cl", ["clean"]),
         ("run plan.json --wire ", ["responses", "chat", "assistants", "scripted"]),
         ("run plan.json --wire c", ["chat"]),
         ("plan --image-provider ", ["replicate", "openai", "placeholder"]),
@@ -45,7 +48,7 @@ def test_the_programs_help_names_the_version(cli: Cli) -> None:
         ("schema ", ["plan", "result", "event"]),
     ],
 )
-def test_values_are_completed(cli: Cli, words: str, completed: list[str]) -> None:
+def test_commands_and_values_are_completed(cli: Cli, words: str, completed: list[str]) -> None:
     line = f"master-agent {words}"
     environ = {
         "_MASTER_AGENT_COMPLETE": "complete_bash",

@@ -1,34 +1,20 @@
-"""The commands, put together; errors become messages and exit codes here."""
+"""argv to a command and its exit code; errors become messages here. The commands are listed in `commands.py`."""
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from master_agent import __version__
-from master_agent.cli import (
-    arguments,
-    cost,
-    demo,
-    doctor,
-    exit_codes,
-    fork,
-    help_texts,
-    history,
-    init,
-    look,
-    purge,
-    streams,
-    undo,
-    why,
-    work,
-)
+from master_agent.cli import arguments, exit_codes, streams
 from master_agent.cli.failures import ToldError, explain, say, trace
-from master_agent.cli.options import Options
+from master_agent.cli.help_texts import Commands
 from master_agent.errors import UsageError
-from master_agent.results import ErrorInfo, RunResult, RunStatus
+
+if TYPE_CHECKING:
+    from master_agent.results import ErrorInfo
 
 HELP = """A task in words becomes a plan you can read, and the plan becomes finished work you can check.
 
@@ -48,6 +34,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="master-agent",
+    cls=Commands,
     help=HELP,
     epilog=EPILOG,
     rich_markup_mode=None,
@@ -73,20 +60,6 @@ Version = Annotated[
 
 @app.callback()
 def _program(*, version: Version = False) -> None: ...
-
-
-work.add_to(app)
-history.add_to(app)
-cost.add_to(app)
-undo.add_to(app)
-why.add_to(app)
-purge.add_to(app)
-fork.add_to(app)
-look.add_to(app)
-doctor.add_to(app)
-init.add_to(app)
-demo.add_to(app)
-help_texts.tidy(app)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -143,10 +116,13 @@ def _words(argv: Sequence[str]) -> Sequence[str]:
     return argv[: list(argv).index("--")] if "--" in argv else argv
 
 
-def _tell(argv: Sequence[str], error: ErrorInfo) -> None:
+def _tell(argv: Sequence[str], error: "ErrorInfo") -> None:
     """For programs their one terminal object or event on stdout, when no run has begun to tell them anything."""
     as_json, as_events = "--json" in _words(argv), "--events" in _words(argv)
     if as_json or as_events:
-        status: RunStatus = "cancelled" if error.type == "interrupted" else "failed"
-        reporter = streams.make_reporter(Options({}, json=as_json, events=not as_json))
-        reporter.finish(RunResult(status=status, error=error))
+        from master_agent.cli.options import Options
+        from master_agent.cli.reporting import make_reporter
+        from master_agent.results import RunResult
+
+        reporter = make_reporter(Options({}, json=as_json, events=not as_json))
+        reporter.finish(RunResult(status="cancelled" if error.type == "interrupted" else "failed", error=error))

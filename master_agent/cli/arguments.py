@@ -1,16 +1,11 @@
 """One rewrite of argv: what is a command, what is a task, and what is neither."""
 
-import difflib
 import shlex
 from collections.abc import Sequence
 
+from master_agent.cli.commands import COMMANDS, TASK
 from master_agent.errors import UsageError
 
-TASK = '"TASK"'  # the hidden command that runs a task in words; its name is what its usage line shows
-COMMANDS = (
-    *("plan", "run", "resume", "runs", "show", "why", "cost", "undo", "fork", "continue", "purge", "clean"),
-    *("check", "schema", "agents", "tools", "doctor", "init", "demo"),
-)
 _OF_THE_PROGRAM = ("--help", "-h", "--version", "-V", "--install-completion", "--show-completion")
 
 
@@ -27,6 +22,8 @@ def rewrite(argv: Sequence[str]) -> list[str]:
     before, dashes, after = _split(argv)
     words = [word for word in before if not word.startswith("-") or word == "-"]
     if not dashes and len(words) == 1 and first == words[0]:
+        import difflib  # for slips only
+
         near = difflib.get_close_matches(first.lower(), COMMANDS, n=1, cutoff=0.7)
         if near and " " not in first.strip():
             raise UsageError(

@@ -29,7 +29,7 @@ _UNKNOWN = "unknown"
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("cost", help=_HELP, short_help="Says what a run has used, in tokens, pictures and money.")(cost)
+    app.command("cost", help=_HELP)(cost)
 
 
 _HELP = """Says what a run has used, by step and call: tokens read, from the cache, written to it, written, thought.

@@ -31,7 +31,7 @@ class Demo:
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("demo", help=_HELP, short_help="Shows a whole run without key or network.")(demo)
+    app.command("demo", help=_HELP)(demo)
 
 
 _HELP = """Shows a whole run without key or network: the model's replies are scripted, everything else is real.

@@ -35,7 +35,7 @@ class Finding:
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("doctor", help=_HELP, short_help="Says what is there, what is missing, and what to do.")(doctor)
+    app.command("doctor", help=_HELP)(doctor)
 
 
 _HELP = """Looks at keys, servers, image providers and folders, and says what to do about what is missing.

@@ -1,7 +1,11 @@
 """From a result or an error to the exit code."""
 
+from typing import TYPE_CHECKING
+
 from master_agent.errors import ErrorType, JournalError, MasterAgentError, ModelError, PlanningError
-from master_agent.results import RunResult
+
+if TYPE_CHECKING:
+    from master_agent.results import RunResult
 
 DONE, FAILED, USAGE, PARTIAL, NO_MODEL, LIMITED = 0, 1, 2, 3, 4, 5
 BUG, WAITING, INTERRUPTED, TERMINATED = 70, 75, 130, 143
@@ -22,7 +26,7 @@ _NO_MODEL: tuple[ErrorType, ...] = (
 _OF_THE_USER: tuple[ErrorType, ...] = ("usage", "settings", "agent_invalid", "journal")
 
 
-def of_result(result: RunResult) -> int:
+def of_result(result: "RunResult") -> int:
     """Interrupted goes before limited before waiting before partial."""
     error = result.error.type if result.error else None
     match result.status:
@@ -50,7 +54,7 @@ def of_error(error: MasterAgentError) -> int:
     return {"limit": LIMITED, "run_timeout": LIMITED, "bug": BUG}.get(error.type, USAGE)
 
 
-def _of_failure(result: RunResult, error: ErrorType | None) -> int:
+def _of_failure(result: "RunResult", error: ErrorType | None) -> int:
     if error == "bug":
         return BUG
     if error == "replay_differs":

@@ -1,12 +1,14 @@
 """From an exception to what a person is told of it and to the exit code."""
 
 import sys
-import traceback
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from master_agent.cli import exit_codes, streams
 from master_agent.errors import MasterAgentError
-from master_agent.results import ErrorInfo
+
+if TYPE_CHECKING:
+    from master_agent.results import ErrorInfo
 
 
 class ToldError(Exception):
@@ -17,8 +19,10 @@ class ToldError(Exception):
         self.code = code
 
 
-def explain(error: BaseException) -> tuple[ErrorInfo, int]:
+def explain(error: BaseException) -> tuple["ErrorInfo", int]:
     """The error as data, and the exit code; what is neither ours nor Ctrl-C is a bug."""
+    from master_agent.results import ErrorInfo
+
     match error:
         case MasterAgentError():
             return ErrorInfo.of(error), exit_codes.of_error(error)
@@ -31,11 +35,13 @@ def explain(error: BaseException) -> tuple[ErrorInfo, int]:
 def trace(error: BaseException, *, debug: bool) -> None:
     """The traceback on stderr: of a bug always, of other errors when it was asked for."""
     if debug or not isinstance(error, MasterAgentError | KeyboardInterrupt):
+        import traceback
+
         with suppress(OSError, ValueError):
             traceback.print_exception(error, file=sys.stderr)
 
 
-def say(error: ErrorInfo) -> None:
+def say(error: "ErrorInfo") -> None:
     """The message on stderr, and below it what to do next."""
     streams.say(f"master-agent: {error.message}")
     if error.hint:

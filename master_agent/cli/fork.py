@@ -38,8 +38,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="run the plan without ask
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command("fork", help=_FORK_HELP, short_help="Runs a part of an earlier run anew, as a new run.")(fork)
-    app.command("continue", help=_CONTINUE_HELP, short_help="Plans a new task on what an earlier run made.")(continue_)
+    app.command("fork", help=_FORK_HELP)(fork)
+    app.command("continue", help=_CONTINUE_HELP)(continue_)
 
 
 _FORK_HELP = """Runs a step of an earlier run and what follows from it anew, as a new run on the results of the first.

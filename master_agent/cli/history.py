@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, exit_codes, session, streams
+from master_agent.cli import addresses, exit_codes, reporting, session, streams
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -30,9 +30,9 @@ RunName = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command("resume", help=_RESUME_HELP, short_help="Goes on with a run that ended early.")(resume)
-    app.command("runs", help=_RUNS_HELP, short_help="Lists the runs, the newest first.")(runs)
-    app.command("show", help=_SHOW_HELP, short_help="Shows what became of a run.")(show)
+    app.command("resume", help=_RESUME_HELP)(resume)
+    app.command("runs", help=_RUNS_HELP)(runs)
+    app.command("show", help=_SHOW_HELP)(show)
 
 
 _RESUME_HELP = """Goes on with a run that was interrupted, failed or died, from where its journal ends.
@@ -203,7 +203,7 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
         for event in history:
             if isinstance(event, FileChanged):
                 streams.write(f"{'removed' if event.removed else 'restored'} {event.file.path}")
-    with streams.open_reporter(options, None) as (reporter, _):
+    with reporting.open_reporter(options, None) as (reporter, _):
         reporter.finish(project(fold(history)))
     return exit_codes.DONE
 

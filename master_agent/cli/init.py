@@ -19,7 +19,7 @@ _CHOICES = ("model", "planner_model", "image_provider")
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("init", help=_HELP, short_help="Asks for keys and models, and writes .env and your config.")(init)
+    app.command("init", help=_HELP)(init)
 
 
 _HELP = """Asks for keys and models. Keys go to .env of this folder, choices to your config file.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from master_agent.catalogue import Agent
-from master_agent.cli import exit_codes, session, streams
+from master_agent.cli import exit_codes, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -38,21 +38,20 @@ Prompt = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command("check", help=_CHECK_HELP, short_help="Names every fault of a plan at once; runs nothing.")(check)
-    app.command("schema", help=_SCHEMA_HELP, short_help="Prints the JSON Schema of plans, results or events.")(schema)
+    app.command("check", help=_CHECK_HELP)(check)
+    app.command("schema", help=_SCHEMA_HELP)(schema)
     agents = typer.Typer(
         help=_AGENTS_HELP,
-        short_help="Lists the agents; shows or runs one.",
         rich_markup_mode=None,
         invoke_without_command=True,
         options_metavar="[OPTIONS]",
         subcommand_metavar="[COMMAND]",
     )
     agents.callback()(list_agents)
-    agents.command("show", help=_SHOW_HELP, short_help="Prints an agent's file.")(show_agent)
-    agents.command("run", help=_RUN_HELP, short_help="Gives one agent one prompt, without a planner.")(run_agent)
+    agents.command("show", help=_SHOW_HELP)(show_agent)
+    agents.command("run", help=_RUN_HELP)(run_agent)
     app.add_typer(agents, name="agents")
-    app.command("tools", help=_TOOLS_HELP, short_help="Lists the tools with their effects and arguments.")(list_tools)
+    app.command("tools", help=_TOOLS_HELP)(list_tools)
 
 
 _CHECK_HELP = """Checks a plan and names every fault at once; runs nothing.
@@ -254,4 +253,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, overflow="fold", style="bold" if i == 0 else "", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    streams.console(sys.stdout).print(table)
+    reporting.console(sys.stdout).print(table)

@@ -30,8 +30,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be remov
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command("purge", help=_PURGE_HELP, short_help="Removes a run from the journal wholly.")(purge)
-    app.command("clean", help=_CLEAN_HELP, short_help="Removes old runs from the journal.")(clean)
+    app.command("purge", help=_PURGE_HELP)(purge)
+    app.command("clean", help=_CLEAN_HELP)(clean)
 
 
 _PURGE_HELP = """Removes a run from the journal wholly. The files that it made stay; it cannot be undone afterwards.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, build, exit_codes, failures, streams
+from master_agent.cli import addresses, build, exit_codes, failures, reporting, streams
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
@@ -60,7 +60,7 @@ def run(
     `unverified` answers for the person what becomes of effects that nobody can look up; `given` are the names of the
     parameters on the command line. Whatever goes wrong once the reporter is there is told by it, and only once.
     """
-    with streams.open_reporter(options, settings.log_file) as (reporter, listeners):
+    with reporting.open_reporter(options, settings.log_file) as (reporter, listeners):
         for notice in settings.notices:
             reporter.notice(notice)
         interruption = Interruption(reporter)
@@ -129,7 +129,7 @@ def _hear_nothing(_text: str) -> None:
 def _shower(reporter: Reporter, options: Options) -> Callable[[Plan, Sequence[str]], None]:
     """How a plan is shown that is asked about: by the reporter, but on stderr where that would say nothing."""
     if options.quiet or options.for_programs:
-        return lambda plan, effects: streams.show_plan(plan, effects, sys.stderr)
+        return lambda plan, effects: reporting.show_plan(plan, effects, sys.stderr)
     return reporter.plan
 
 

@@ -28,7 +28,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="the beginning of its id
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("undo", help=_HELP, short_help="Gives every file that a run changed its bytes back.")(undo)
+    app.command("undo", help=_HELP)(undo)
 
 
 _HELP = """Gives every file that a run changed its bytes and mode back, and removes what the run made.

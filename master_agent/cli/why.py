@@ -22,7 +22,7 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="a file that a run may
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
-    app.command("why", help=_HELP, short_help="Tells which run and step made a file, and from what.")(why)
+    app.command("why", help=_HELP)(why)
 
 
 _HELP = """Tells which run, step, prompt and model made a file, and from what.

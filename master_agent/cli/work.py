@@ -11,8 +11,9 @@ import typer
 
 from master_agent import plan as plans
 from master_agent.attachments import Attachment, read_attachment
-from master_agent.cli import arguments, exit_codes, saving, session, streams
+from master_agent.cli import arguments, exit_codes, reporting, saving, session, streams
 from master_agent.cli.approve import effects, maker, say_unused
+from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.rerun import rerun
 from master_agent.cli.workshop import Order, Team
@@ -59,9 +60,9 @@ _PARAM = re.compile(r"[A-Za-z0-9_-]+")  # what a reference can name
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command(arguments.TASK, hidden=True, help=_TASK_HELP)(task)
-    app.command("plan", help=_PLAN_HELP, short_help="Makes the plan for a task and runs nothing.")(plan)
-    app.command("run", help=_RUN_HELP, short_help="Runs a plan from a file.")(run)
+    app.command(TASK, hidden=True, help=_TASK_HELP)(task)
+    app.command("plan", help=_PLAN_HELP)(plan)
+    app.command("run", help=_RUN_HELP)(run)
 
 
 _TASK_HELP = """Plans a task, shows the plan, asks, runs it and shows the results.
@@ -230,7 +231,7 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
 
 def _show_table(made: Plan, team: Team, settings: Settings) -> None:
     lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings))
-    streams.show_plan(made, lines, sys.stdout)
+    reporting.show_plan(made, lines, sys.stdout)
 
 
 def task_text(words: list[str] | None, command: str = "master-agent") -> str:

@@ -1,20 +1,21 @@
 """Events and results go in, something that a person or a program reads comes out."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from master_agent.events import Event
-from master_agent.plan import Plan
-from master_agent.results import RunResult
+if TYPE_CHECKING:
+    from master_agent.events import Event
+    from master_agent.plan import Plan
+    from master_agent.results import RunResult
 
 
 class Reporter(Protocol):
     """Tells of a run, while it goes on and when it has ended."""
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: "Event") -> None:
         """Takes an event as it happens, on the event loop: quick, and never raises."""
 
-    def plan(self, plan: Plan, effects: Sequence[str]) -> None:
+    def plan(self, plan: "Plan", effects: Sequence[str]) -> None:
         """Shows the plan and what it will do, a line for each effect: "1 picture will be paid for (replicate)"."""
 
     def notice(self, text: str) -> None:
@@ -26,7 +27,7 @@ class Reporter(Protocol):
     def resume(self) -> None:
         """Goes on after a pause."""
 
-    def finish(self, result: RunResult) -> None:
+    def finish(self, result: "RunResult") -> None:
         """Shows what the run has come to. OSError when it cannot be written."""
 
     def close(self) -> None:
@@ -36,9 +37,9 @@ class Reporter(Protocol):
 class Silent:
     """Takes everything and says nothing: a reporter that starts from it has only what it does tell."""
 
-    def tell(self, event: Event) -> None: ...
+    def tell(self, event: "Event") -> None: ...
 
-    def plan(self, plan: Plan, effects: Sequence[str]) -> None: ...
+    def plan(self, plan: "Plan", effects: Sequence[str]) -> None: ...
 
     def notice(self, text: str) -> None: ...
 
@@ -46,6 +47,6 @@ class Silent:
 
     def resume(self) -> None: ...
 
-    def finish(self, result: RunResult) -> None: ...
+    def finish(self, result: "RunResult") -> None: ...
 
     def close(self) -> None: ...

@@ -64,6 +64,7 @@ class Settings:
     image_model: Annotated[str | None, About("model that makes pictures", folder=True)] = None
     workspace: Annotated[Path, About("folder that agents work in")] = Path()
     state_dir: Annotated[Path | None, About("folder of the journal")] = None
+    cache_dir: Annotated[Path | None, About("folder of the models that were downloaded")] = None
     concurrency: Annotated[PositiveInt, About("steps at once")] = 4
     timeout: Annotated[PositiveFloat | None, About("seconds for the whole run")] = None
     step_timeout: Annotated[PositiveFloat, About("seconds for one step")] = 600.0
@@ -173,6 +174,15 @@ def state_folder(settings: Settings) -> Path:
     from platformdirs import user_state_path
 
     return user_state_path("master-agent", appauthor=False)
+
+
+def cache_folder(settings: Settings) -> Path:
+    """The folder of what was downloaded: the setting, else the platform's own for caches."""
+    if settings.cache_dir is not None:
+        return settings.cache_dir
+    from platformdirs import user_cache_path
+
+    return user_cache_path("master-agent", appauthor=False)
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:

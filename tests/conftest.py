@@ -52,6 +52,7 @@ class Cli:
             "PYTHONWARNINGS": "error",
             "MASTER_AGENT_CONFIG_DIR": str(self.home / "config"),
             "MASTER_AGENT_STATE_DIR": str(self.home / "state"),
+            "MASTER_AGENT_CACHE_DIR": str(self.home / "cache"),
             "LANG": "C.UTF-8",
             **self.variables,
         }

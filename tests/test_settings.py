@@ -28,6 +28,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "image_model": (["a", "b", "c", "d"], []),
     "workspace": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
     "state_dir": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
+    "cache_dir": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
     "concurrency": (["1", "2", "3", "5"], [1, 2, 3, 5]),
     "timeout": (["1", "2.5", "3", "5"], [1.0, 2.5, 3.0, 5.0]),
     "step_timeout": (["1", "2.5", "3", "5"], [1.0, 2.5, 3.0, 5.0]),

@@ -62,13 +62,13 @@ async def master(
             chosen = models.nobody()
         else:
             chosen = played.models(settings) if played else await models.choose(settings, words)
-        of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
-        people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
-        if order.asks_models:
-            own_models = (agent.model for agent in team.agents.values())
-            spending.check(settings, chosen, order.planner, own_models, order.allow_unpriced)
         fetcher = Fetcher(allowed_hosts(settings))
         try:
+            of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
+            people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
+            if order.asks_models:
+                own_models = (agent.model for agent in team.agents.values())
+                spending.check(settings, chosen, order.planner, own_models, order.allow_unpriced)
             with (
                 _journal(settings, order, people) as journal,
                 cassettes.deck(settings, chosen, played, words[1].mark, order.task) as deck,

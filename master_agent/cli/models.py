@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from master_agent.cli import local
 from master_agent.context import Boundaries
 from master_agent.errors import ModelError, SettingsError
 from master_agent.openai_server import Server
@@ -52,6 +53,8 @@ async def choose(settings: Settings, words: Words | None = None) -> Models:
     name, why = wire_name(settings)
     if name == "scripted":
         return Models(_scripted(settings), settings.model, settings.planner_model, why)
+    if settings.model is not None and local.is_local(settings.model):
+        return await embedded(settings, settings.model)
     if settings.openai_api_key is None and settings.openai_base_url is None:
         raise ModelError(
             "there is no model to talk to: no OPENAI_API_KEY, and no OPENAI_BASE_URL of another server",
@@ -70,6 +73,14 @@ async def choose(settings: Settings, words: Words | None = None) -> Models:
     planner = settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
     address = Server(settings.openai_base_url).shown
     return Models(wire, model, planner, f"{why}, at {address}" if settings.own_server else why)
+
+
+async def embedded(settings: Settings, model: str) -> Models:
+    """A model that is run here, by the name that it was asked for."""
+    file = local.found(settings, model)
+    wire = await local.open_wire(settings, file)
+    context = f"{wire.capabilities.context:,} tokens for each of {wire.engine.slots} requests at once"
+    return Models(wire, file.name, file.name, f"the embedded engine runs {file.path}, {context}")
 
 
 def _wire(name: WireName, settings: Settings, model: str, words: Words | None) -> Wire:

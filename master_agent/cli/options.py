@@ -34,6 +34,7 @@ WORK = (
     "replicate_base_url",
     "workspace",
     "state_dir",
+    "cache_dir",
     "concurrency",
     "timeout",
     "step_timeout",

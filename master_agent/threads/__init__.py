@@ -23,6 +23,7 @@ class Capabilities:
 
     `pictures`: whether the model can be shown any. `hosted_tools`: the tools that the server itself runs.
     `schema`: whether a reply's shape can be asked for (a JSON schema, any JSON object, or not at all); never trusted.
+    `context`: the tokens that one request and its answer may hold together, where that is known.
     """
 
     schema: SchemaSupport = "strict"
@@ -34,6 +35,7 @@ class Capabilities:
     pictures: bool = True
     hosted_tools: frozenset[str] = frozenset()
     can_continue: bool = True
+    context: int | None = None
 
 
 @dataclass(frozen=True)

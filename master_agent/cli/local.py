@@ -1,0 +1,59 @@
+"""Models that run on this machine: which file `gguf:PATH` and `local:NAME` name, and a wire to it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from master_agent.embedded import installed, missing
+from master_agent.embedded.shelf import Shelf
+from master_agent.errors import SettingsError
+from master_agent.gguf import ModelFile, read_gguf
+from master_agent.settings import Settings, cache_folder
+
+if TYPE_CHECKING:
+    from master_agent.threads.embedded import Embedded
+
+FILE, DOWNLOADED = "gguf:", "local:"
+
+
+def is_local(model: str | None) -> bool:
+    """Whether a name is that of a model to be run here."""
+    return model is not None and model.lower().startswith((FILE, DOWNLOADED))
+
+
+def shelf(settings: Settings) -> Shelf:
+    """The models that were downloaded."""
+    return Shelf(cache_folder(settings) / "models")
+
+
+def found(settings: Settings, model: str) -> ModelFile:
+    """The file that a name stands for; SettingsError where there is none or it is no model."""
+    kind, _, name = model.partition(":")
+    if not name:
+        raise SettingsError(
+            f'"{model}" names no model',
+            hint="A file: gguf:PATH. One that was downloaded: local:NAME (master-agent models)",
+        )
+    if kind.lower() + ":" == DOWNLOADED:
+        return shelf(settings).find(name)
+    if settings.origins["model"] == ".env":
+        raise SettingsError(
+            f'MASTER_AGENT_MODEL in .env names the file "{name}": a folder may not choose a file that is run',
+            hint=f"Say it yourself: --model {model}",
+        )
+    return read_gguf(Path(name).expanduser())
+
+
+async def open_wire(
+    settings: Settings, model: ModelFile, say: Callable[[str], None] = lambda _text: None
+) -> "Embedded":
+    """The engine with the model loaded, and the wire to it, which ends it when it is closed; else ModelError."""
+    from master_agent import embedded
+    from master_agent.embedded.memory import fit, gigabytes
+    from master_agent.threads.embedded import Embedded
+
+    if not installed():
+        raise missing()
+    fitting = fit(model, settings.concurrency)
+    say(f"loading {model.name} ({gigabytes(model.bytes)}) into the embedded engine")
+    return Embedded(await embedded.start(model, fitting))

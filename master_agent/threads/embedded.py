@@ -1,0 +1,36 @@
+"""The `chat` wire to an engine of this run's own: it says what the engine can do, why it ended, and ends it at last."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from master_agent.embedded import Engine
+from master_agent.errors import ModelError
+from master_agent.threads import Capabilities
+from master_agent.threads._wire import Answering
+from master_agent.threads.chat import Chat
+
+
+class Embedded(Chat):
+    """Chat Completions of the engine, which is closed with the wire."""
+
+    def __init__(self, engine: Engine) -> None:
+        able = Capabilities(pictures=False, context=engine.context)
+        super().__init__(engine.key, f"{engine.address}/v1", engine.model.name, capabilities=able)
+        self.engine = engine
+
+    async def ask(self, body: dict[str, Any], seconds: float, answer: Answering) -> AsyncGenerator[str, None]:
+        """One request; where the engine has ended meanwhile, the ModelError says so."""
+        try:
+            async with aclosing(super().ask(body, seconds, answer)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except ModelError as error:
+            if error.type == "connection" and (ended := await self.engine.ended()):
+                raise ended from error
+            raise
+
+    async def close(self) -> None:
+        """Closes the client, and ends the engine."""
+        await super().close()
+        await self.engine.close()

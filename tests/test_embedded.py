@@ -11,7 +11,7 @@ import pytest
 
 from master_agent.embedded.memory import Fit, fit
 from master_agent.errors import ModelError, SettingsError
-from master_agent.gguf import ModelFile, read_gguf
+from master_agent.gguf import ModelFile, Value, read_gguf
 from tests.conftest import Cli
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_model_is_named_with_the_reason(cli: Cli, content: byt
 
 
 GB = 1_000_000_000
-SAID = {
+SAID: dict[str, Value] = {
     "general.architecture": "llama",
     "llama.context_length": 32_768,
     "llama.embedding_length": 4_096,

@@ -29,6 +29,7 @@ LAYERS = [
     ["exchanges", "layers", "remember", "undo", "budget"],
     ["converse", "answers", "hosted"],
     ["tools"],
+    ["providers"],
     ["threads", "images", "sandbox", "codefiles"],
     ["fetch", "run_files", "openai_server", "embedded"],
     ["workspace"],

@@ -15,6 +15,7 @@ from master_agent.results import Usage
 
 RunStatus = Literal["requires_action", "completed", "failed", "cancelled", "expired", "incomplete"]
 SchemaSupport = Literal["strict", "object", "none"]
+LengthName = Literal["max_tokens", "max_completion_tokens"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,20 @@ class Capabilities:
 
     `pictures`: whether the model can be shown any. `hosted_tools`: the tools that the server itself runs.
     `schema`: whether a reply's shape can be asked for (a JSON schema, any JSON object, or not at all); never trusted.
+    `schema_with_tools`, `stream_with_schema`: whether it can be asked for beside those. `length` is what Chat
+    Completions call the most tokens of a reply; None where the address tells. `parallel_tools`: several calls in one
+    reply. `tool_choice`: nothing here ever forces a tool, so that a server can do without.
     `context`: the tokens that one request and its answer may hold together, where that is known.
     """
 
     schema: SchemaSupport = "strict"
+    schema_with_tools: bool = True
     strict_tools: bool = False
     tool_choice: bool = True
+    parallel_tools: bool = True
+    length: LengthName | None = None
     stream: bool = True
+    stream_with_schema: bool = True
     stream_with_tools: bool = True
     usage_in_stream: bool = True
     pictures: bool = True

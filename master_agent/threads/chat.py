@@ -53,22 +53,18 @@ class Chat(OneRequestWire):
         body: dict[str, Any] = {"model": model, "messages": [*system, *said]}
         if agent.tools:
             body["tools"] = [_tool(tool.name, tool.description, tool.parameters, able) for tool in agent.tools]
-        if agent.output is not None and able.schema == "strict":
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": schema_name(agent), "schema": dict(agent.output), "strict": True},
-            }
-        elif agent.output is not None and able.schema == "object":
-            body["response_format"] = {"type": "json_object"}
+            if not able.parallel_tools:
+                body["parallel_tool_calls"] = False
+        if (shape := _response_format(agent, able)) is not None:
+            body["response_format"] = shape
         if agent.temperature is not None and accepted.takes("temperature"):
             body["temperature"] = agent.temperature
-        names = ["max_tokens", "max_completion_tokens"]
-        if self.server.is_openai:
-            names.reverse()
+        first = able.length or ("max_completion_tokens" if self.server.is_openai else "max_tokens")
+        names = sorted(("max_tokens", "max_completion_tokens"), key=lambda name: name != first)
         known = [name for name in names if accepted.takes(name)]
         if (most := options.most(agent)) is not None and known:
             body[known[0]] = most
-        if options.stream and able.stream and (able.stream_with_tools or not agent.tools):
+        if options.stream and _can_stream(body, able):
             body["stream"] = True
             if able.usage_in_stream:
                 body["stream_options"] = {"include_usage": True}
@@ -136,6 +132,25 @@ def _blind(message: Message) -> Message:
         return message
     texts = [part["text"] if part["type"] == "text" else UNSEEN for part in content]
     return {**message, "content": "\n".join(texts)}
+
+
+def _response_format(agent: AgentSpec, able: Capabilities) -> dict[str, Any] | None:
+    """How the shape of the reply is asked for; None where that is not possible, and the prompt has to do."""
+    if agent.output is None or (agent.tools and not able.schema_with_tools):
+        return None
+    match able.schema:
+        case "strict":
+            schema = {"name": schema_name(agent), "schema": dict(agent.output), "strict": True}
+            return {"type": "json_schema", "json_schema": schema}
+        case "object":
+            return {"type": "json_object"}
+    return None
+
+
+def _can_stream(body: Mapping[str, Any], able: Capabilities) -> bool:
+    """Whether the answer to such a request can be streamed."""
+    with_tools, with_schema = "tools" in body, "response_format" in body
+    return able.stream and (able.stream_with_tools or not with_tools) and (able.stream_with_schema or not with_schema)
 
 
 def _tool(name: str, description: str, parameters: Mapping[str, Any], able: Capabilities) -> dict[str, Any]:

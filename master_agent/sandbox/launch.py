@@ -1,0 +1,183 @@
+"""From a way to start the warden to the Outcome of a program: feeds it the job, reads what comes out, ends it surely.
+
+Every mechanism goes through here; what is its own is the command that starts the warden, and what it says in the job.
+"""
+
+import asyncio
+import contextlib
+import marshal
+import os
+import signal
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from master_agent.errors import SandboxError
+from master_agent.sandbox import Outcome, Program, ProgramLimits, handout
+from master_agent.sandbox.places import Person
+
+STARTING, HANDING_OUT, DYING = 20.0, 60.0, 3.0
+"""Seconds beside the program's own: until it runs, until its files are out, until a stopped one is dead."""
+
+_MODULES = ("scratch", "warden")
+_COMPLAINTS = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Start:
+    """How to start a warden: the command, what it inherits, who it is; and what is special in its job."""
+
+    command: Sequence[str]
+    job: Mapping[str, Any]
+    descriptors: Sequence[int] = ()
+    person: Person | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def warden(python: str) -> list[str]:
+    """The command that is the warden: an interpreter that reads no folder but its own, with our modules as text."""
+    folder = Path(__file__).parent
+    texts = [(f"{__package__}.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
+    return [python, "-I", "-S", "-B", "-c", _BOOT.format(texts=texts, main=texts[-1][0])]
+
+
+_BOOT = """
+import sys
+for name, text in {texts!r}:
+    module = sys.modules[name] = type(sys)(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+sys.modules[{main!r}].main()
+"""
+
+
+async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> Outcome:
+    """Runs a program to its end. SandboxError when it could not be started; nothing of it is alive afterwards."""
+    for path in program.files:
+        if not handout.safe(path) or len(os.fsencode(path)) > 1000:
+            raise SandboxError(f"{path!r} cannot be a file of the scratch folder")
+    identity: dict[str, Any] = {}
+    if start.person:
+        identity = {"user": start.person.number, "group": start.person.number, "extra_groups": []}
+    process = await asyncio.create_subprocess_exec(
+        *start.command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1024 * 1024,
+        env=dict(start.environ),
+        cwd="/",
+        pass_fds=tuple(start.descriptors),
+        start_new_session=True,
+        **identity,
+    )
+    feeding = asyncio.create_task(_feed(process, _job(start, program, limits)))
+    complaining = asyncio.create_task(_complaints(process))
+    try:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(STARTING + limits.seconds + HANDING_OUT):
+                return await handout.read(process.stdout, program, limits)
+        except TimeoutError:
+            return _lost(limits.seconds, "seconds")
+        except EOFError:
+            pass
+        await _until_dead(process)
+        if process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            return _lost(0.0, None)
+        raise SandboxError(f"the sandbox did not start: {_last(await complaining)}")
+    finally:
+        feeding.cancel()
+        await _until_dead(process)
+        complaining.cancel()
+
+
+def _job(start: Start, program: Program, limits: ProgramLimits) -> Iterable[bytes]:
+    """What the warden reads, in pieces."""
+    job = {
+        "command": list(program.command),
+        "limits": {**asdict(limits), "nproc": limits.processes},
+        "files": [(path, len(file.content), file.executable) for path, file in program.files.items()],
+        "input": len(program.input),
+        "confined": False,
+        "filter": b"",
+        "ruleset": None,
+        "folders": [],
+        "alone": False,
+        "sized": False,
+        "erase": False,
+        **start.job,
+    }
+    told = marshal.dumps(job, 2)
+    yield struct.pack(">Q", len(told)) + told
+    for file in program.files.values():
+        yield file.content
+    yield program.input
+
+
+async def _feed(process: asyncio.subprocess.Process, pieces: Iterable[bytes]) -> None:
+    """Writes the job, and leaves the pipe open: its end is the sign to stop."""
+    assert process.stdin is not None
+    with contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            process.stdin.write(piece)
+            await process.stdin.drain()
+
+
+async def _complaints(process: asyncio.subprocess.Process) -> bytes:
+    """What the mechanism itself says when it fails."""
+    assert process.stderr is not None
+    kept = b""
+    while piece := await process.stderr.read(4096):
+        kept = (kept + piece)[-_COMPLAINTS:]
+    return kept
+
+
+def _last(complaints: bytes) -> str:
+    lines = complaints.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _lost(seconds: float, ended: Any) -> Outcome:
+    """The outcome when the warden itself is gone, and all files with it."""
+    why = {".": "the sandbox itself was ended from outside before it could hand out any file"}
+    return Outcome(None, b"", b"", seconds, ended_by=ended, signal=int(signal.SIGKILL), left_out=why)
+
+
+async def _until_dead(process: asyncio.subprocess.Process) -> None:
+    """Returns when every process of the sandbox is gone, however often the caller is cancelled meanwhile."""
+    dying = asyncio.ensure_future(_die(process))
+    cancelled = False
+    while not dying.done():
+        try:
+            await asyncio.shield(dying)
+        except asyncio.CancelledError:
+            cancelled = True
+    dying.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _die(process: asyncio.subprocess.Process) -> None:
+    """Asks the warden to end everything, by the end of its input; kills it when it does not."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(DYING):
+            while await process.stdout.read(1024 * 1024):
+                pass
+            await process.wait()
+    except TimeoutError:
+        # What stands between us and the warden ends when the warden does, and the warden's namespace with it.
+        for pid in [*_children(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

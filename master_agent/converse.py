@@ -43,10 +43,11 @@ async def converse(
     use: Use,
     options: CallOptions,
     make: Callable[[ModelToolCall], ToolCall],
+    marked: Callable[[ModelToolCall, ToolOutput], str],
     turns: int,
     finish: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Alternates model and tools until the run is over. All outputs of a round go back at once.
+    """Alternates model and tools until the run is over. All outputs of a round go back at once, each as `marked` tells.
 
     A round that wholly succeeded and holds a finish tool with `last: true` ends it without another request. StepError
     when the model refuses, is cut off, uses `turns` requests without coming to an end, or comes to one though its
@@ -69,7 +70,7 @@ async def converse(
         outputs += [output for _, output, _ in made if output.error is None]
         if all(output.error is None for _, output, _ in made) and any(last for _, _, last in made):
             return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number)
-        said = ToolOutputs(tuple(Output(asked.id, output.text, output.pictures) for asked, output, _ in made))
+        said = ToolOutputs(tuple(Output(asked.id, marked(asked, output), output.pictures) for asked, output, _ in made))
     raise StepError(
         f"the agent did not come to an end within {turns} turns",
         hint="Ask for less in one step, or allow more: --turns, or limits.turns in the agent's file.",

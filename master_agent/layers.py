@@ -17,6 +17,7 @@ from master_agent.plan import AgentStep, Step
 from master_agent.prices import Prices, with_pictures
 from master_agent.results import ErrorInfo, StepResult, Usage
 from master_agent.retry import RetryPolicy, retrying
+from master_agent.secrets import Secrets
 from master_agent.threads import Call, CallRequest, Reply, TextPiece, Thread, ThreadState
 from master_agent.tools import Tool, ToolCall, ToolOutput, Use
 
@@ -196,6 +197,36 @@ def settled(use: Use) -> Use:
             return _broke(call.tool, error)
 
     return use_settled
+
+
+def hidden(use: Use, secrets: Secrets) -> Use:
+    """Cuts secrets out of what a tool gives back, so that model, journal and a resumed run see the same text."""
+
+    async def use_and_hide(call: ToolCall) -> ToolOutput:
+        return without_secrets(await use(call), secrets)
+
+    return use_and_hide
+
+
+def without_secrets(output: ToolOutput, secrets: Secrets) -> ToolOutput:
+    """The output without secrets in what is told of it; the files that it made stay as they are."""
+    error = output.error
+    if error is not None:
+        hint = secrets.hide(error.hint) if error.hint else error.hint
+        error = error.model_copy(update={"message": secrets.hide(error.message), "hint": hint})
+    return replace(output, text=secrets.hide(output.text), data=secrets.hide_in(output.data), error=error)
+
+
+def shortened(use: Use, tools: dict[str, Tool]) -> Use:
+    """Cuts a text that is longer than its tool may give. Behind what hides secrets: half a key is found by nobody."""
+
+    async def use_and_cut(call: ToolCall) -> ToolOutput:
+        output, most = await use(call), tools[call.tool].output_limit
+        if len(output.text) <= most:
+            return output
+        return replace(output, text=f"{output.text[:most]}\n[cut: {most} of {len(output.text)} characters]")
+
+    return use_and_cut
 
 
 def _broke(tool: str, error: BaseException) -> ToolOutput:

@@ -17,7 +17,7 @@ class Lifetime:
     """How a run begins and ends. `contents` are the files given with it, by their SHA-256.
 
     Its seconds are those of `budget`: a person's thinking is no work of the run. `finish` looks at a run that came to
-    its end, and raises when it should not have come to this one.
+    its end, and raises when it should not have come to this one. `hide` cuts secrets out of what a bug says.
     """
 
     journal: Journal
@@ -26,6 +26,7 @@ class Lifetime:
     budget: TimeBudget
     contents: Mapping[str, bytes] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None
+    hide: Callable[[str], str] = str
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Callable[[RunStatus], None]]:
@@ -48,7 +49,7 @@ class Lifetime:
         except asyncio.CancelledError:
             status, error = "cancelled", self.why_cancelled()
         except Exception as bug:  # the run must end in the journal before the bug is shown
-            status, error = "failed", ErrorInfo(type="bug", message=f"{type(bug).__name__}: {bug}")
+            status, error = "failed", ErrorInfo(type="bug", message=self.hide(f"{type(bug).__name__}: {bug}"))
             raise
         finally:
             seconds = round(self.budget.spent, 3)

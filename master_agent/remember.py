@@ -63,7 +63,8 @@ class RememberedUses:
     """A tool that came to its end before is not used again; one that began and did not is settled by its effect.
 
     Settled means: what happened is collected, what did not is done now. Where nobody can tell, `decide` is asked.
-    `collected` is told of an output that was looked up. The layer itself is `use`.
+    `collected` is told of an output that was looked up, as `hidden` leaves it: without secrets. The layer itself is
+    `use`.
     """
 
     inner: Use
@@ -73,6 +74,7 @@ class RememberedUses:
     blob: Callable[[str], bytes]
     decide: Callable[[ToolCalled], Awaitable[Unverified]]
     collected: Callable[[ToolCall, ToolOutput], None]
+    hidden: Callable[[ToolOutput], ToolOutput] = lambda output: output
 
     async def use(self, call: ToolCall) -> ToolOutput:
         """The output of the tool: the one of then, what is looked up now, or a new one."""
@@ -87,6 +89,7 @@ class RememberedUses:
         output = await self._settle(begun, intent)
         if output is None:
             return await self.inner(begun)
+        output = self.hidden(output)
         self.collected(begun, output)
         return output
 

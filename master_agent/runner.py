@@ -109,6 +109,7 @@ class Runner:
             use=self.use,
             options=options,
             make=make,
+            marked=self._marked,
             turns=turns,
             finish=frozenset(agent.finish),
         )
@@ -143,6 +144,7 @@ class Runner:
                 use=self.use,
                 options=replace(options, turn=outcome.turns + 1),
                 make=lambda asked: ToolCall(asked.id, f"{asked.name} (not now)", asked.arguments, options.step),
+                marked=self._marked,
                 turns=1,
             )
             outcome = replace(outcome, text=again.text, turns=again.turns)
@@ -150,6 +152,10 @@ class Runner:
         if fault is not None:
             raise StepError(f"the answer does not follow the agent's output schema: {fault}", type="wrong_output")
         return outcome, json.loads(_unfenced(outcome.text))
+
+    def _marked(self, asked: ModelToolCall, output: ToolOutput) -> str:
+        """What a tool gave back, as a model is told of it: files, pages and words of servers are data like the rest."""
+        return self.boundaries.wrap(f"\n{output.text}\n", tool=asked.name)
 
     def _check_hosted(self, agent: Agent) -> None:
         """StepError where a tool that the agent needs is run by no server on this wire."""

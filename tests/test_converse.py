@@ -68,6 +68,7 @@ class Conversation:
                 use=self.use,
                 options=CallOptions(agent="code", step="a", turn=first_turn),
                 make=lambda asked: ToolCall(asked.id, asked.name, asked.arguments, "a"),
+                marked=lambda _, output: output.text,
                 turns=turns,
                 finish=frozenset(finish),
             )
@@ -249,6 +250,7 @@ def test_tools_that_run_are_cancelled_with_it() -> None:
             use=conversation.use,
             options=CallOptions(agent="code"),
             make=lambda asked: ToolCall(asked.id, asked.name, asked.arguments),
+            marked=lambda _, output: output.text,
             turns=3,
         )
         with pytest.raises(TimeoutError):

@@ -1,8 +1,7 @@
 """From `--record` and `--replay` to the deck that stands between a run and the ports to models, pictures, addresses."""
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,15 +9,12 @@ from pydantic import JsonValue
 
 from master_agent import __version__
 from master_agent.cassette import Cassette, Data, Forms, Recorder, read_cassette
+from master_agent.cli import keys
 from master_agent.cli.models import Models
 from master_agent.errors import SettingsError
 from master_agent.exchanges import Deck, Recording, ReplayedWire, Replaying
-from master_agent.secrets import Secrets
-from master_agent.settings import Settings, table
+from master_agent.settings import Settings
 from master_agent.workspace import Workspace
-
-_KEYS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
-SHORTEST = 12  # characters of a variable's value that is taken for a key by its name
 
 
 @dataclass(frozen=True)
@@ -97,11 +93,4 @@ def _head(chosen: Models, mark: str, task: str | None) -> Data:
 
 
 def _forms(settings: Settings, mark: str) -> Forms:
-    return Forms(Secrets(known_keys(settings, os.environ)), settings.workspace.resolve(), mark)
-
-
-def known_keys(settings: Settings, environ: Mapping[str, str]) -> set[str]:
-    """The values of keys that this process knows: its own, and what the environment names so."""
-    own = {getattr(settings, name) for name, setting in table().items() if setting.secret}
-    others = {value for name, value in environ.items() if _KEYS.search(name.upper()) and len(value) >= SHORTEST}
-    return {value for value in own if value} | others
+    return Forms(keys.secrets_of(settings, os.environ), settings.workspace.resolve(), mark)

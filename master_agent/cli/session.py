@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, build, exit_codes, failures, reporting, streams
+from master_agent.cli import addresses, build, exit_codes, failures, keys, reporting, streams
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
@@ -80,11 +80,14 @@ def run(
         say = reporter.notice if options.verbose else _hear_nothing
         people = People(asking.approve, asking.unverified(unverified), say, tuple(listeners))
         try:
+            keys.refuse_in(order.said, settings, os.environ)
             order = replace(order, allow_unpriced=options.allow_unpriced)
             result = asyncio.run(_run(settings, team, order, story, people, interruption))
         except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
             reporter.close()
-            raise failures.ToldError(_told(options, reporter, interruption, order, error, show is None)) from error
+            raise failures.ToldError(
+                _told(options, settings, reporter, interruption, order, error, show is None)
+            ) from error
         reporter.close()
         try:
             return _report(options, reporter, result, show)
@@ -94,11 +97,18 @@ def run(
 
 
 def _told(
-    options: Options, reporter: Reporter, interruption: Interruption, order: Order, error: BaseException, reports: bool
+    options: Options,
+    settings: Settings,
+    reporter: Reporter,
+    interruption: Interruption,
+    order: Order,
+    error: BaseException,
+    reports: bool,
 ) -> int:
     """Tells what ended the run from outside its story, with what was done until then; returns the exit code."""
-    info, code = failures.explain(error)
-    failures.trace(error, debug=options.debug)
+    info, code = failures.explain(error, settings)
+    failures.trace(error, debug=options.debug, settings=settings)
+    order = order.without(keys.secrets_of(settings, os.environ))
     state = interruption.journal.state if interruption.journal is not None else None
     began = state is not None and state.run_id is not None
     result = project(state) if state is not None and began else RunResult(task=order.task, status="failed")

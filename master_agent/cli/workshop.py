@@ -1,8 +1,9 @@
 """One run's things, each made from those before it: layers, runner, planner, dispatcher, and the master of all."""
 
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from master_agent.attachments import Attachment
 from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
 from master_agent.cli import spending
+from master_agent.cli.keys import secrets_of
 from master_agent.cli.models import Models, Words
 from master_agent.cli.painters import image_provider, make_images
 from master_agent.dispatcher import Dispatcher
@@ -43,6 +45,7 @@ from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
 from master_agent.run_files import Before, Rivals, RunFiles
 from master_agent.runner import Runner
+from master_agent.secrets import Secrets
 from master_agent.settings import Settings
 from master_agent.threads import Call, CallOptions
 from master_agent.tools import Tool, ToolCall, ToolContext, Use, checked, running
@@ -76,6 +79,18 @@ class Order:
     origin: Origin | None = None
     before: str = ""
     allow_unpriced: bool = False
+
+    def without(self, secrets: Secrets) -> "Order":
+        """The order with the task and its parameters as they may be told."""
+        task = None if self.task is None else secrets.hide(self.task)
+        return replace(self, task=task, params=secrets.hide_in(dict(self.params)))
+
+    @property
+    def said(self) -> dict[str, str]:
+        """All that a person said with the run, by what it is."""
+        params = {f"the parameter {name}": text for name, text in self.params.items()}
+        files = {f"the file {file.name}": file.text for file in self.given if not file.is_picture}
+        return {"the task": self.task or "", **params, **files}
 
 
 @dataclass(frozen=True)
@@ -112,9 +127,11 @@ class Workshop:
             approve=self.people.approve,
             dispatch=self.dispatch,
             journal=self.journal,
-            lifetime=Lifetime(self.journal, self._started, why_cancelled, budget, contents, self.deck.finish),
+            lifetime=Lifetime(
+                self.journal, self._started, why_cancelled, budget, contents, self.deck.finish, self.secrets.hide
+            ),
             budget=budget,
-            files=lambda: [(entry.path, entry.bytes) for entry in self.workspace.entries()],
+            files=lambda: [(self.secrets.hide(entry.path), entry.bytes) for entry in self.workspace.entries()],
             earlier=self.earlier,
         )
 
@@ -183,7 +200,8 @@ class Workshop:
     def use(self) -> Use:
         """A use of a tool: remembered, or checked, reserved, written down, settled and held to its time."""
         tools, journal = self.team.tools, self.journal
-        held = layers.settled(layers.in_time(running(tools, self.context), tools))
+        done = layers.settled(layers.in_time(running(tools, self.context), tools))
+        held = layers.shortened(layers.hidden(done, self.secrets), tools)
         price = spending.price_of_picture(self.settings, image_provider(self.settings))
         paid = pictures_reserved(
             layers.written_down(held, journal, tools), self.spending, price, allow_unpriced=self.order.allow_unpriced
@@ -196,6 +214,7 @@ class Workshop:
             blob=journal.blob,
             decide=self.people.unverified,
             collected=lambda call, output: layers.note_output(journal, call, output),
+            hidden=lambda output: layers.without_secrets(output, self.secrets),
         ).use
 
     @cached_property
@@ -268,6 +287,11 @@ class Workshop:
         return Rivals(at_once, told, writers)
 
     @cached_property
+    def secrets(self) -> Secrets:
+        """What cuts keys out of all that tools give back."""
+        return secrets_of(self.settings, os.environ)
+
+    @cached_property
     def _painter(self) -> ImageProvider:
         return make_images(self.settings, self.fetcher)
 
@@ -278,12 +302,9 @@ class Workshop:
             progress = ToolProgressed(step=call.step, tool=call.tool, asked=call.id, remote_id=remote_id)
             await self.journal.append(progress)
 
-        files, boundaries = self.run_files.for_step(call.step), self.words[1]
-        pictures, outside = (
-            partial(self.deck.images, lambda: self._painter, call),
-            self.deck.fetcher(self.fetcher, call),
-        )
-        return ToolContext(call.step, call.inputs, self.workspace, files, outside, pictures, boundaries, progressed)
+        files, outside = self.run_files.for_step(call.step), self.deck.fetcher(self.fetcher, call)
+        pictures, hide = partial(self.deck.images, lambda: self._painter, call), self.secrets.hide
+        return ToolContext(call.step, call.inputs, self.workspace, files, outside, pictures, progressed, hide)
 
     @cached_property
     def _started(self) -> RunStarted | RunResumed:

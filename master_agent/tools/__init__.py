@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_type_hi
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 
 from master_agent.attachments import Attachment
-from master_agent.context import Boundaries, Inputs
+from master_agent.context import Inputs
 from master_agent.errors import MasterAgentError, SettingsError, ToolError
 from master_agent.plan import suggestion
 from master_agent.references import find
@@ -102,7 +102,11 @@ class Begun:
 
 @dataclass(frozen=True)
 class ToolContext:
-    """What a tool may work with. `progressed` keeps the name of work that has begun elsewhere."""
+    """What a tool may work with. `progressed` keeps the name of work that has begun elsewhere.
+
+    Secrets are cut out of all that a tool gives back. One that gives a part of a text cuts them before with `hide`, for
+    half a key is found by nobody.
+    """
 
     step: str | None
     inputs: Inputs
@@ -110,8 +114,8 @@ class ToolContext:
     files: Files
     fetcher: "Fetcher"
     images: Callable[[], "ImageProvider"]
-    boundaries: Boundaries
     progressed: Callable[[str], Awaitable[None]] | None = None
+    hide: Callable[[str], str] = str
 
 
 Settle = Callable[[ToolContext, Mapping[str, JsonValue], Begun], Awaitable[ToolOutput | None]]
@@ -199,11 +203,7 @@ class Tool:
         if "context" in inspect.signature(self.function).parameters:
             arguments["context"] = context
         output = await self.function(**arguments)
-        made = output if isinstance(output, ToolOutput) else ToolOutput(text=str(output))
-        if len(made.text) > self.output_limit:
-            cut = f"\n[cut: {self.output_limit} of {len(made.text)} characters]"
-            made = replace(made, text=made.text[: self.output_limit] + cut)
-        return made
+        return output if isinstance(output, ToolOutput) else ToolOutput(text=str(output))
 
     def _say(self, kind: str, name: str, message: str, arguments: Mapping[str, JsonValue]) -> str:
         if kind == "missing":

@@ -13,7 +13,7 @@ from master_agent.results import StepResult
 from master_agent.tools import StepName, ToolContext, ToolOutput, tool
 from master_agent.workspace import media_type
 
-MOST_CHARACTERS = 40_000  # of one reading; less than a tool's output may hold, so that the closing mark is never cut
+MOST_CHARACTERS = 40_000  # of one reading; less than a tool's output may hold, so that the notes are never cut
 MOST_ENTRIES = 500
 SAVE_LIMIT = 100 * 1024 * 1024  # bytes of an earlier step's file
 
@@ -27,12 +27,12 @@ async def read_file(
 ) -> ToolOutput:
     """Reads a text file of the workspace: `lines` lines from `start_line` on. Says when there is more to read.
 
-    A picture is shown to you, if you can see.
+    A picture is shown to you, if you can see. Where a key stood, you see `(secret)`: never write that into a file.
     """
     content = context.workspace.read(path)
     if kind := picture_type(content):
         return _picture(path, kind, content)
-    text = _text(path, content)
+    text = context.hide(_text(path, content))
     every = text.split("\n")
     if start_line > len(every):
         raise ToolError(f'"{path}" has {len(every):,} lines; start_line {start_line:,} is behind the last')
@@ -47,14 +47,13 @@ async def read_file(
     if cut:
         part.append(every[start_line - 1][:MOST_CHARACTERS])
     last = start_line + len(part) - 1
-    wrapped = context.boundaries.wrap("\n" + "\n".join(part) + "\n", file=path)
     notes = []
     if cut:
         notes.append(f"[line {start_line} is cut: {MOST_CHARACTERS:,} of {len(every[start_line - 1]):,} characters]")
     if start_line > 1 or last < len(every):
         more = f"; read on with start_line={last + 1}" if last < len(every) else ""
         notes.append(f"[lines {start_line} to {last} of {len(every)}{more}]")
-    return ToolOutput(text="\n".join([wrapped, *notes]))
+    return ToolOutput(text="\n".join([*part, *notes]))
 
 
 def _picture(path: str, kind: str, content: bytes) -> ToolOutput:
@@ -83,9 +82,8 @@ async def list_files(context: ToolContext, folder: str = ".") -> ToolOutput:
     if len(listed) > MOST_CHARACTERS:
         listed = listed[:MOST_CHARACTERS].rpartition("\n")[0]
     shown = listed.count("\n") + 1
-    wrapped = context.boundaries.wrap(f"\n{listed}\n", folder=folder)
     more = f"\n[cut after {shown} files; list a folder below for the rest]" if shown < len(found) else ""
-    return ToolOutput(text=wrapped + more)
+    return ToolOutput(text=listed + more)
 
 
 @tool(effects={"write"})

@@ -197,6 +197,6 @@ def _context(workspace: Workspace) -> Callable[[ToolCall], ToolContext]:
 
     def context(call: ToolCall) -> ToolContext:
         files = run_files.for_step(call.step)
-        return ToolContext(call.step, call.inputs, workspace, files, Fetcher(), images, Boundaries(MARK))
+        return ToolContext(call.step, call.inputs, workspace, files, Fetcher(), images)
 
     return context

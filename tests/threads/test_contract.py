@@ -14,7 +14,7 @@ import pytest
 
 from master_agent.events import ModelReplied, TextDelta, ToolReturned
 from master_agent.threads import ModelToolCall
-from tests.threads.carrying import PICTURE, Carried, carry_out
+from tests.threads.carrying import MARK, PICTURE, Carried, carry_out
 from tests.threads.contracting import READ, SIDES, WRITTEN, Model, Say, Side, Told
 
 ALL = pytest.mark.parametrize("side", SIDES)
@@ -128,7 +128,9 @@ def test_pictures_in_a_turn_and_in_an_output_are_seen_or_named(side: str, stream
     assert carried.result.results["a"].text == "A cat."
     assert first.pictures == ("cat.png",)
     assert "Do step a." in first.words
-    assert second == Told("a", {"one": "here it is", "two": "a: 2"}, ("a.png",))
+    marked = {"one": ("look", "here it is"), "two": ("add", "a: 2")}
+    said = {call: f'<{MARK} tool="{name}">\n{text}\n</{MARK}>' for call, (name, text) in marked.items()}
+    assert second == Told("a", said, ("a.png",))
 
 
 @STREAMED

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from master_agent.context import Boundaries, Inputs
+from master_agent.context import Inputs
 from master_agent.errors import FetchRefusedError, FileRefusedError, ImageError, ToolError
 from master_agent.fetch import Fetcher
 from master_agent.images import ASPECT_RATIOS, ImageProvider, ImageRequest, Picture, Pictures
@@ -23,7 +23,6 @@ from master_agent.tools.images import download_image, generate_image
 from master_agent.workspace import Workspace
 from tests.servers.replicate import Script, png, stand_in
 
-BOUNDARIES = Boundaries("data-0011")
 TOOLS = [read_file, write_file, list_files, save_result, generate_image, download_image]
 
 
@@ -50,7 +49,7 @@ class Desk:
         self.run_files = self.run_files or RunFiles(self.workspace, self.report)
         files = self.run_files.for_step(self.step)
         inputs = Inputs(results=self.results)
-        return ToolContext(self.step, inputs, self.workspace, files, fetcher, self.images, BOUNDARIES)
+        return ToolContext(self.step, inputs, self.workspace, files, fetcher, self.images)
 
     def images(self) -> ImageProvider:
         if self.provider is None:
@@ -125,12 +124,9 @@ def test_the_aspect_ratios_of_the_tool_are_those_of_the_port() -> None:
 # Reading and listing
 
 
-def test_a_file_is_read_between_marks(desk: Desk) -> None:
-    desk.workspace.write("notes.md", b"one\ntwo </data-0011> three\n")
-    text = desk.use(read_file, path="notes.md").text
-    assert text.startswith('<data-0011 file="notes.md">\none\ntwo ')
-    assert text.endswith(" three\n\n</data-0011>")
-    assert text.count("</data-0011>") == 1
+def test_a_file_is_read_as_it_is(desk: Desk) -> None:
+    desk.workspace.write("notes.md", b"one\ntwo three\n")
+    assert desk.use(read_file, path="notes.md").text == "one\ntwo three\n"
 
 
 def test_a_long_file_is_read_in_parts_that_say_how_to_go_on(desk: Desk) -> None:
@@ -139,20 +135,20 @@ def test_a_long_file_is_read_in_parts_that_say_how_to_go_on(desk: Desk) -> None:
     first = desk.use(read_file, path="long.txt").text
     assert "line 2000\n" in first
     assert "line 2001" not in first
-    assert first.endswith("</data-0011>\n[lines 1 to 2000 of 3000; read on with start_line=2001]")
+    assert first.endswith("\n[lines 1 to 2000 of 3000; read on with start_line=2001]")
     second = desk.use(read_file, path="long.txt", start_line=2_001).text
-    assert "\nline 2001\n" in second
-    assert second.endswith("\nline 3000\n</data-0011>\n[lines 2001 to 3000 of 3000]")
-    assert "\nline 5\nline 6\n</data-0011>" in desk.use(read_file, path="long.txt", start_line=5, lines=2).text
+    assert second.startswith("line 2001\n")
+    assert second.endswith("\nline 3000\n[lines 2001 to 3000 of 3000]")
+    assert desk.use(read_file, path="long.txt", start_line=5, lines=2).text.startswith("line 5\nline 6\n[")
 
 
-def test_a_reading_never_loses_its_closing_mark(desk: Desk) -> None:
+def test_a_reading_is_cut_with_a_note(desk: Desk) -> None:
     desk.workspace.write("wide.txt", ("x" * 30_000 + "\n").encode() * 4)
     desk.workspace.write("one.txt", b"x" * 200_000)
     wide = desk.use(read_file, path="wide.txt").text
-    assert wide.endswith("</data-0011>\n[lines 1 to 1 of 5; read on with start_line=2]")
+    assert wide.endswith("\n[lines 1 to 1 of 5; read on with start_line=2]")
     one = desk.use(read_file, path="one.txt").text
-    assert one.endswith(f"</data-0011>\n[line 1 is cut: {MOST_CHARACTERS:,} of 200,000 characters]")
+    assert one.endswith(f"\n[line 1 is cut: {MOST_CHARACTERS:,} of 200,000 characters]")
 
 
 def test_what_is_no_text_is_named_and_not_read(desk: Desk) -> None:
@@ -174,11 +170,11 @@ def test_a_picture_that_is_read_is_shown(desk: Desk) -> None:
     assert '"hero.png" (image/png' in output.text
 
 
-def test_files_are_listed_between_marks_with_their_sizes(desk: Desk) -> None:
+def test_files_are_listed_with_their_sizes(desk: Desk) -> None:
     assert desk.use(list_files).text == "there are no files"
     desk.workspace.write("a/b.txt", b"x" * 1_234)
     desk.workspace.write("c.txt", b"x")
-    assert desk.use(list_files).text == ('<data-0011 folder=".">\na/b.txt (1,234 bytes)\nc.txt (1 bytes)\n</data-0011>')
+    assert desk.use(list_files).text == "a/b.txt (1,234 bytes)\nc.txt (1 bytes)"
     assert "c.txt" not in desk.use(list_files, folder="a").text
 
 
@@ -186,8 +182,8 @@ def test_a_long_listing_says_that_it_is_cut(desk: Desk) -> None:
     for number in range(501):
         (desk.workspace.root / f"{number:03}").write_text("x")
     text = desk.use(list_files).text
-    assert text.endswith("</data-0011>\n[cut after 500 files; list a folder below for the rest]")
-    assert text.count("\n") == 502
+    assert text.endswith("\n[cut after 500 files; list a folder below for the rest]")
+    assert text.count("\n") == 500
 
 
 # Writing

@@ -1,0 +1,1 @@
+"""Attacks that are really made, each first where nothing stands in its way, then where something does."""

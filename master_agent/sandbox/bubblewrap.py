@@ -11,7 +11,6 @@ from master_agent.errors import SandboxError
 from master_agent.sandbox import MIB, Outcome, Program, ProgramLimits, launch, places, seccomp
 
 TMP, HERE, HOME = "/tmp", "/tmp/work", "/tmp/home"  # noqa: S108  the sandbox's own
-ENVIRON = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 _ETC = {
     "/etc/passwd": b"user:x:1000:1000:user:/tmp/home:/bin/sh\n",
     "/etc/group": b"user:x:1000:\n",
@@ -52,7 +51,7 @@ class Bubblewrap:
             flags += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", TMP, "--"]
             command = [str(self.command), *flags, *launch.warden(str(python))]
             job = {
-                "environ": {**ENVIRON, "HOME": HOME, "TMPDIR": TMP, "PATH": _search(python)},
+                "environ": {**launch.ENVIRON, "HOME": HOME, "TMPDIR": TMP, "PATH": places.search(python)},
                 "scratch": HERE,
                 "folders": [HOME],
                 "confined": True,
@@ -84,12 +83,6 @@ def _mounts(system: Sequence[Path], beside: Sequence[Path], limits: ProgramLimit
     yield from ("--proc", "/proc", "--size", str(limits.disk_bytes), "--perms", "1777", "--tmpfs", TMP)
     for path in beside:
         yield from ("--ro-bind", str(path), str(path))
-
-
-def _search(python: Path) -> str:
-    """Where commands are looked for: the warden's own Python last, for machines that have no other."""
-    own = str(python.parent)
-    return places.SEARCH if own in places.SEARCH.split(":") else f"{own}:{places.SEARCH}"
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ import contextlib
 import marshal
 import os
 import signal
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from master_agent.sandbox.places import Person
 
 STARTING, HANDING_OUT, DYING = 20.0, 60.0, 3.0
 """Seconds beside the program's own: until it runs, until its files are out, until a stopped one is dead."""
+
+ENVIRON = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+"""What every program finds in its environment; PYTHON… so that it leaves no caches and nothing said is lost."""
 
 _MODULES = ("scratch", "warden")
 _COMPLAINTS = 16 * 1024
@@ -37,19 +41,28 @@ class Start:
 
 
 def warden(python: str) -> list[str]:
-    """The command that is the warden: an interpreter that reads no folder but its own, with our modules as text."""
-    folder = Path(__file__).parent
-    texts = [(f"{__package__}.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
-    return [python, "-I", "-S", "-B", "-c", _BOOT.format(texts=texts, main=texts[-1][0])]
+    """The command that is the warden: an interpreter that reads no folder but its own; its text comes with the job."""
+    return [python, "-I", "-S", "-B", "-c", _BOOT]
 
 
 _BOOT = """
-import sys
-for name, text in {texts!r}:
+import marshal, sys
+from _frozen_importlib_external import MAGIC_NUMBER
+control = open(0, "rb", closefd=False)
+job = marshal.loads(control.read(int.from_bytes(control.read(8), "big")))
+for name, code, text in job["modules"]:
     module = sys.modules[name] = type(sys)(name)
-    exec(compile(text, name, "exec"), module.__dict__)
-sys.modules[{main!r}].main()
+    exec(marshal.loads(code) if MAGIC_NUMBER == job["magic"] else compile(text, name, "exec"), module.__dict__)
+module.main(control, job)
 """
+
+
+@cache
+def _modules() -> list[tuple[str, bytes, str]]:
+    """The warden's modules: names, compiled for an interpreter like ours, and as text for any other."""
+    texts = [(f"{__package__}.{name}", Path(__file__).with_name(f"{name}.py")) for name in _MODULES]
+    read = [(name, path.read_text(encoding="utf-8")) for name, path in texts]
+    return [(name, marshal.dumps(compile(text, name, "exec", dont_inherit=True)), text) for name, text in read]
 
 
 async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> Outcome:
@@ -96,21 +109,24 @@ async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> 
 def _job(start: Start, program: Program, limits: ProgramLimits) -> Iterable[bytes]:
     """What the warden reads, in pieces."""
     job = {
+        "modules": _modules(),
+        "magic": MAGIC_NUMBER,
         "command": list(program.command),
-        "limits": {**asdict(limits), "nproc": limits.processes},
+        "limits": asdict(limits),
         "files": [(path, len(file.content), file.executable) for path, file in program.files.items()],
         "input": len(program.input),
+        "nproc": limits.processes,
         "confined": False,
         "filter": b"",
         "ruleset": None,
         "folders": [],
         "alone": False,
         "sized": False,
-        "erase": False,
+        "erase": [],
         **start.job,
     }
     told = marshal.dumps(job, 2)
-    yield struct.pack(">Q", len(told)) + told
+    yield len(told).to_bytes(8, "big") + told
     for file in program.files.values():
         yield file.content
     yield program.input
@@ -169,15 +185,20 @@ async def _die(process: asyncio.subprocess.Process) -> None:
                 pass
             await process.wait()
     except TimeoutError:
-        # What stands between us and the warden ends when the warden does, and the warden's namespace with it.
-        for pid in [*_children(process.pid), process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Whoever is stopped makes no new ones; the warden goes last, for its end would hide its children from us.
+        family = _family(process.pid)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in reversed(family):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
         await process.wait()
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+def _family(pid: int) -> list[int]:
+    """A process, its children, their children and so on, as far as this can be looked up."""
+    found = [pid]
+    for each in found:
+        for path in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, path.read_text().split())
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from master_agent.errors import SandboxError
-from master_agent.sandbox import File, Outcome, Program, ProgramLimits, Sandbox, bubblewrap
+from master_agent.sandbox import File, Outcome, Program, ProgramLimits, Sandbox, bubblewrap, landlock, unsafe
 
 INSTALL = "Install bubblewrap (apt install bubblewrap, dnf install bubblewrap), or take running code away: --no-exec."
 _TRIAL = Program(("/bin/sh", "-c", "cat given && cat > made"), b"made", {"given": File(b"given")})
@@ -31,10 +31,12 @@ class Mechanism:
 
 
 async def find(only: str | None = None) -> Sandbox:
-    """The strictest sandbox that works on this machine, or the one of that name.
+    """The strictest sandbox that works on this machine, or the one of that name; "unsafe" is only had by name.
 
     SandboxError when there is none: it says of each why not, and names the package to install.
     """
+    if only == "unsafe":
+        return unsafe.Unsafe()
     failed = []
     for name in _WAYS:
         if only in (None, name):
@@ -73,4 +75,4 @@ def _wrong(outcome: Outcome) -> str:
     return f"a trial ended with exit code {outcome.exit_code}, signal {outcome.signal}: {said or 'it said nothing'}"
 
 
-_WAYS: dict[str, Callable[[], Sandbox]] = {"bubblewrap": bubblewrap.here}
+_WAYS: dict[str, Callable[[], Sandbox]] = {"bubblewrap": bubblewrap.here, "landlock": landlock.here}

@@ -84,6 +84,12 @@ def interpreter(person: Person | None) -> Path:
     )
 
 
+def search(python: Path) -> str:
+    """Where commands are looked for: first beside the warden's Python, for machines that have no other."""
+    own = str(python.parent)
+    return SEARCH if own in SEARCH.split(":") else f"{own}:{SEARCH}"
+
+
 def of_interpreter(path: Path) -> list[Path]:
     """The folders that an interpreter reads: its own programs and its libraries, nothing beside them."""
     prefix = path.parent.parent

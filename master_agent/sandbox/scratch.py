@@ -3,20 +3,24 @@
 This goes to an isolated interpreter as text, as warden.py does, and imports nothing of the package.
 """
 
+from __future__ import annotations
+
 import os
 import stat
-import struct
-from collections.abc import Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
+
+    Job = dict[str, Any]
 
 MOST_FILES, MOST_LEFT_OUT, DEEPEST, LONGEST_PATH = 10_000, 1_000, 64, 1_000
 SMALLEST = 1024
 """Bytes that a file counts at least against the disk limit: an empty one takes memory too."""
 
-Job = dict[str, Any]
 
-
-def lay_out(job: Job, content: Any) -> None:
+def lay_out(job: Job, content: BinaryIO) -> None:
     """Makes the scratch folder, goes there, and fills it with the given files."""
     for folder in (*job["folders"], job["scratch"]):
         os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103  pathlib costs milliseconds of every start
@@ -47,9 +51,9 @@ def sizes(enough: int, folders: list[str]) -> Iterator[int]:
                 continue
 
 
-def frame(out: Any, kind: bytes, *parts: bytes) -> None:
+def frame(out: BinaryIO, kind: bytes, *parts: bytes) -> None:
     """One piece of what is handed out."""
-    out.write(kind + struct.pack(">Q", sum(map(len, parts))))
+    out.write(kind + sum(map(len, parts)).to_bytes(8, "big"))
     for part in parts:
         out.write(part)
 
@@ -57,7 +61,7 @@ def frame(out: Any, kind: bytes, *parts: bytes) -> None:
 class Files:
     """The scratch folder, file by file, as far as it can be the user's."""
 
-    def __init__(self, out: Any, limits: dict[str, Any]) -> None:
+    def __init__(self, out: BinaryIO, limits: dict[str, Any]) -> None:
         self.out, self.most, self.room = out, limits["file_bytes"], limits["disk_bytes"]
         self.count, self.left, self.more = 0, 0, 0
 
@@ -110,7 +114,7 @@ class Files:
                 os.chmod(name, 0o600, dir_fd=folder)
             with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
                 mode = b"x" if about.st_mode & 0o100 else b"-"
-                frame(self.out, b"F", struct.pack(">H", len(path)), path, mode, file.read())
+                frame(self.out, b"F", len(path).to_bytes(2, "big"), path, mode, file.read())
 
     def leave(self, path: bytes, why: str, *, said: bool = False) -> None:
         """Says of something that it stays behind, and why."""
@@ -119,7 +123,7 @@ class Files:
             return
         self.left += 1
         name = path if sound(path) else ascii(path)[2:-1].encode()
-        frame(self.out, b"L", struct.pack(">H", len(name)), name, why.encode())
+        frame(self.out, b"L", len(name).to_bytes(2, "big"), name, why.encode())
 
 
 def sound(path: bytes) -> bool:
@@ -131,29 +135,21 @@ def sound(path: bytes) -> bool:
     return True
 
 
-def erase() -> None:
-    """Takes everything out of the scratch folder, however deep: what lies deep is brought up first."""
-    top, moved = os.getcwd(), 0  # noqa: PTH109
-    waiting = [top]
+def erase(top: str) -> None:
+    """Takes everything out of a folder, however deep: what lies deep is brought up first."""
+    waiting, seen, upper = [top], [], top.count("/")
     while waiting:
-        folder = waiting[-1]
-        deep = len(waiting) > DEEPEST
+        folder = waiting.pop()
+        seen.append(folder)
         os.chmod(folder, 0o700)  # noqa: PTH101
-        inner = None
-        for entry in list(os.scandir(folder)):
+        for entry in os.scandir(folder):
+            path = entry.path
             if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)  # noqa: PTH108
-            elif deep:
-                moved += 1
-                os.rename(entry.path, f"{top}/.{os.getpid()}.{moved}")  # noqa: PTH104
-            else:
-                inner = entry.path
-                break
-        if inner is not None:
-            waiting.append(inner)
-            continue
-        waiting.pop()
-        if folder != top:
-            os.rmdir(folder)  # noqa: PTH106
-        elif os.listdir(top):  # noqa: PTH208
-            waiting.append(top)
+                os.unlink(path)  # noqa: PTH108
+                continue
+            if path.count("/") - upper > DEEPEST:
+                path = f"{top}/{os.urandom(20).hex()}"
+                os.rename(entry.path, path)  # noqa: PTH104
+            waiting.append(path)
+    for folder in reversed(seen[1:]):
+        os.rmdir(folder)  # noqa: PTH106

@@ -1,30 +1,37 @@
 """From a job on its standard input to the outcome on its standard output: the trusted process beside the program.
 
-It is given to an interpreter as text (`python -I -S -B -c`) together with scratch.py, and imports nothing else of the
-package. It lays the given
-files out in the scratch folder, starts the program in it as a child that it has confined, watches what the program
-takes, ends it at its limits, kills whatever is left of it, and only then reads the scratch folder and hands it out.
-Where it is the first process of a process namespace (`alone`), the program cannot signal it; it is never dumpable, so
-that the program cannot look into it or write into its pipes.
+It goes to an isolated interpreter as text together with scratch.py, and imports nothing else of the package. It lays
+the given files out in the scratch folder, starts the program in it as a child that it has confined, watches what the
+program takes, ends it at its limits, kills whatever is left of it, and only then reads the scratch folder and hands it
+out. Where it is the first process of a process namespace (`alone`), the program cannot signal it; it is never dumpable,
+so that the program cannot look into it or write into its pipes.
 
 The job is the length of a marshalled dictionary (8 bytes), the dictionary, the contents of the files, and the program's
-input. The end of standard input means: stop at once. What comes out is told in handout.py.
+input. The end of standard input means: stop at once. What comes out is told in handout.py. Every module that is
+imported here costs milliseconds of every start: hence the private ones.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
-import marshal
 import os
 import resource
 import select
-import signal
-import struct
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
-from master_agent.sandbox.scratch import SMALLEST, Files, Job, erase, frame, lay_out, sizes
+from master_agent.sandbox.scratch import SMALLEST, Files, erase, frame, lay_out, sizes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
+
+    from master_agent.sandbox.scratch import Job
+else:
+    import _signal as signal
 
 TICK = 0.015
 DUMPABLE, NO_NEW_PRIVILEGES, SECCOMP, SUBREAPER, DIE_WITH_PARENT = 4, 38, 22, 36, 1
@@ -36,10 +43,8 @@ _SIGNALS = {int(signal.SIGXCPU): "cpu_seconds", int(signal.SIGXFSZ): "file_bytes
 linux = sys.platform == "linux"
 
 
-def main() -> None:
-    """Reads the job, does it, hands out."""
-    control = os.fdopen(0, "rb", closefd=False)
-    job: Job = marshal.loads(control.read(struct.unpack(">Q", control.read(8))[0]))  # noqa: S302  from our parent
+def main(control: BinaryIO, job: Job) -> None:
+    """Does the job, and hands out."""
     if linux:
         kernel = ctypes.CDLL(None, use_errno=True)
         kernel.prctl(DUMPABLE, 0, 0, 0, 0)
@@ -52,8 +57,8 @@ def main() -> None:
             frame(out, b"X", str(wrong).encode())
         else:
             hand_out(out, job, watch)
-        if job["erase"]:
-            erase()
+    for folder in job["erase"]:
+        erase(folder)
 
 
 class Watch:
@@ -237,7 +242,7 @@ class Watch:
             time.sleep(0.0005)
 
 
-def hand_out(out: Any, job: Job, watch: Watch) -> None:
+def hand_out(out: BinaryIO, job: Job, watch: Watch) -> None:
     """The outcome: how it ended, what it said, and the files it left."""
     status, exit_code, number = watch.status, "-", "-"
     if status is not None and os.WIFEXITED(status):
@@ -279,7 +284,7 @@ def become(job: Job, ends: tuple[int, int, int], failing: int) -> None:
             kernel.prctl(DUMPABLE, 1, 0, 0, 0)  # the next line needs it; the program would be so anyhow
             with open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123
                 file.write(b"1000")  # when the machine runs out of memory, the program goes first
-        for name, most in rlimits(job["limits"]):
+        for name, most in rlimits(job["limits"], job["nproc"]):
             hard = resource.getrlimit(name)[1]
             limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
             after = 1 if name == resource.RLIMIT_CPU and limit != hard else 0  # a signal that can be caught comes first
@@ -297,7 +302,7 @@ def become(job: Job, ends: tuple[int, int, int], failing: int) -> None:
         os._exit(127)
 
 
-def rlimits(limits: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def rlimits(limits: dict[str, Any], processes: int) -> Iterator[tuple[int, int]]:
     """What the kernel holds each process to. The watch holds all of them together to less.
 
     Address space is not memory: runtimes reserve more than they use; so it is only bounded to keep the watch ahead.
@@ -308,7 +313,7 @@ def rlimits(limits: dict[str, Any]) -> Iterator[tuple[int, int]]:
     yield resource.RLIMIT_NOFILE, 256
     if linux:
         yield resource.RLIMIT_AS, 2 * limits["memory"] + (1 << 30)
-        yield resource.RLIMIT_NPROC, limits["nproc"] + SPARE_PROCESSES
+        yield resource.RLIMIT_NPROC, processes + SPARE_PROCESSES
         yield resource.RLIMIT_MSGQUEUE, 0
 
 

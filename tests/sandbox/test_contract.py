@@ -1,33 +1,57 @@
 """What every sandbox that works on this machine keeps: a program goes in, its outcome comes out, limits hold."""
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from master_agent.errors import SandboxError
 from master_agent.sandbox import MIB, File, Outcome, Program, ProgramLimits, Sandbox
-from master_agent.sandbox.mechanisms import look
+from master_agent.sandbox.mechanisms import find, look
 
-LIMITS = ProgramLimits(seconds=20, memory=256 * MIB, processes=16, file_bytes=8 * MIB, disk_bytes=16 * MIB)
-
-
-@pytest.fixture(params=["bubblewrap"])
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """Each mechanism; the test is skipped, with the reason, where it does not work."""
-    found = {mechanism.name: mechanism for mechanism in asyncio.run(look())}[request.param]
-    if found.sandbox is None and not possible(request.param):
-        pytest.skip(f"{found.name}: {found.reason}")
-    assert found.sandbox, found.reason
-    yield found.sandbox
+LIMITS = ProgramLimits(
+    seconds=30, cpu_seconds=20, memory=256 * MIB, processes=16, file_bytes=8 * MIB, disk_bytes=16 * MIB
+)
+SHORT = replace(LIMITS, seconds=0.5)
 
 
 def possible(name: str) -> bool:
     """Whether the mechanism works on this machine without us."""
-    plain = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
-    return shutil.which("bwrap") is not None and subprocess.run(plain, capture_output=True).returncode == 0
+    if name == "bubblewrap":
+        plain = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+        return shutil.which("bwrap") is not None and subprocess.run(plain, capture_output=True).returncode == 0
+    try:
+        return "landlock" in Path("/sys/kernel/security/lsm").read_text()
+    except OSError:
+        return False  # the kernel does not say; then its absence is believed
+
+
+def sandbox_called(name: str) -> Sandbox:
+    """A mechanism; the test is skipped, with the reason, where it cannot work."""
+    try:
+        return asyncio.run(find(name))
+    except SandboxError as error:
+        if possible(name):
+            raise
+        pytest.skip(error.message)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock", "unsafe"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    yield sandbox_called(request.param)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock"])
+def safe(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    yield sandbox_called(request.param)
 
 
 def ran(sandbox: Sandbox, *command: str, given: bytes = b"", limits: ProgramLimits = LIMITS, **files: bytes) -> Outcome:
@@ -35,16 +59,210 @@ def ran(sandbox: Sandbox, *command: str, given: bytes = b"", limits: ProgramLimi
     return asyncio.run(sandbox.run(Program(command, given, around), limits))
 
 
+def python(sandbox: Sandbox, code: str, limits: ProgramLimits = LIMITS) -> Outcome:
+    return ran(sandbox, "python3", "-c", code, limits=limits)
+
+
 def test_a_program_gets_its_files_and_input_and_leaves_new_and_changed_files(sandbox: Sandbox) -> None:
-    script = """cat kept; cat; echo more >> changed; rm gone
+    script = """cat kept; cat; echo more >> changed; rm gone; : > "$HOME/x"; : > "$TMPDIR/x"
     mkdir -p a/b; echo deep > a/b/c; chmod +x a/b/c; echo no >&2; exit 3"""
-    outcome = ran(sandbox, "sh", "-c", script, given=b"typed", kept=b"kept ", changed=b"", gone=b"")
+    files = {"kept": b"kept ", "changed": b"", "gone": b""}
+    script = script if sandbox.name != "unsafe" else script.replace(': > "$HOME/x"; ', "")
+    outcome = ran(sandbox, "sh", "-c", script, given=b"typed", limits=LIMITS, **files)
     assert (outcome.exit_code, outcome.signal, outcome.ended_by) == (3, None, None)
     assert (outcome.stdout, outcome.stderr) == (b"kept typed", b"no\n")
     assert outcome.files == {"changed": File(b"more\n"), "a/b/c": File(b"deep\n", executable=True)}
     assert (outcome.deleted, outcome.left_out) == (("gone",), {})
 
 
+def test_a_lot_of_input_and_output_passes_in_both_directions_at_once(sandbox: Sandbox) -> None:
+    given = os.urandom(3 * MIB)
+    outcome = ran(sandbox, "cat", given=given, limits=replace(LIMITS, output_bytes=4 * MIB), big=given)
+    assert (outcome.exit_code, outcome.stdout == given, dict(outcome.files)) == (0, True, {})
+
+
+def test_a_program_that_reads_nothing_of_its_input_ends_all_the_same(sandbox: Sandbox) -> None:
+    assert ran(sandbox, "true", given=bytes(MIB)).exit_code == 0
+
+
 def test_a_command_that_is_not_there_is_named(sandbox: Sandbox) -> None:
     with pytest.raises(SandboxError, match="'no-such-program' could not be started in the sandbox: No such file"):
         ran(sandbox, "no-such-program")
+
+
+FORKS = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
+TWELVE = (
+    "import os, time\nfor _ in range(12):\n"
+    " if not os.fork(): a = bytearray(b'x' * 40_000_000); time.sleep(20)\ntime.sleep(20)"
+)
+SHARED = (
+    "import os, time\na = bytearray(b'x' * 90_000_000)\nfor _ in range(5):\n"
+    " if not os.fork(): time.sleep(0.3); os._exit(0)\ntime.sleep(0.4)"
+)
+ENDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "an endless loop": ("while True: pass", {"ended_by": "cpu_seconds"}),
+    "many processes": (FORKS, {"ended_by": "processes", "signal": 9, "exit_code": None}),
+    "many threads": (
+        "import threading, time\nfor _ in range(40): threading.Thread(target=time.sleep, args=(9,)).start()",
+        {"ended_by": "processes"},
+    ),
+    "memory in one": ("a = []\nwhile True: a.append(bytearray(b'x' * 9_000_000))", {"ended_by": "memory"}),
+    "memory at once": ("a = bytearray(4 << 30)", {"ended_by": "memory", "exit_code": 1}),
+    "memory in twelve": (TWELVE, {"ended_by": "memory"}),
+    "one huge file": ("f = open('x', 'wb')\nwhile True: f.write(bytes(1 << 20))", {"ended_by": "file_bytes"}),
+    "many files": ("for i in range(99): open(f'x{i}', 'wb').write(bytes(1 << 20))", {"ended_by": "disk_bytes"}),
+    "a flood": ("while True: print('x' * 1000)", {"ended_by": "output_bytes"}),
+    "a flood of errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", {"ended_by": "output_bytes"}),
+    "its own signal": ("import os; os.kill(os.getpid(), 11)", {"ended_by": None, "signal": 11, "exit_code": None}),
+    "what it shares counts once": (
+        SHARED,
+        {"ended_by": None, "exit_code": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_limit_that_ended_a_program_is_named(case: str, safe: Sandbox) -> None:
+    code, expected = ENDS[case]
+    outcome = python(safe, code, replace(LIMITS, cpu_seconds=1 if "loop" in case else 20))
+    assert {name: getattr(outcome, name) for name in expected} == expected, outcome
+    assert len(outcome.stdout) <= LIMITS.output_bytes and len(outcome.stderr) <= LIMITS.output_bytes
+
+
+STAYS = {
+    "sleeps": "import time; time.sleep(60)",
+    "stops itself": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "ignores every signal": (
+        "import signal, time\nfor n in range(1, 65):\n try: signal.signal(n, signal.SIG_IGN)\n"
+        " except OSError: pass\nwhile True: time.sleep(1)"
+    ),
+    "closes everything": "import os, time\nfor n in range(3): os.close(n)\ntime.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_a_program_that_does_not_end_is_ended_in_time(case: str, safe: Sandbox) -> None:
+    outcome = python(safe, STAYS[case], SHORT)
+    assert (outcome.exit_code, outcome.signal, outcome.ended_by) == (None, signal.SIGKILL, "seconds")
+
+
+DAEMON = """import os, sys, time
+if os.fork(): os._exit(7)
+os.setsid()
+if os.fork(): os._exit(0)
+open('started', 'w')
+time.sleep(30.0625)
+"""
+
+
+def alive(mark: bytes) -> list[bytes]:
+    """The command lines of processes that hold a mark."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes())
+        except OSError:
+            continue
+    return [line for line in found if mark in line]
+
+
+def test_what_a_program_leaves_running_ends_with_it(sandbox: Sandbox) -> None:
+    assert python(sandbox, DAEMON).exit_code == 7
+    assert alive(b"30.0625") == []
+
+
+def test_a_cancelled_program_is_dead_before_its_caller_goes_on(sandbox: Sandbox) -> None:
+    async def cancelled() -> list[bytes]:
+        running = asyncio.create_task(sandbox.run(Program(("sleep", "31.125")), LIMITS))
+        while not alive(b"31.125"):  # noqa: ASYNC110  nothing here could set an event
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return alive(b"31.125")
+
+    assert asyncio.run(cancelled()) == []
+
+
+LEFT = """import os
+os.symlink('/etc/passwd', 'link'); os.mkfifo('fifo'); open('given', 'w').write('A'); os.link('given', 'twice')
+os.mkdir('shut'); open('shut/file', 'w').write('in'); os.chmod('shut/file', 0); os.chmod('shut', 0)
+open(b'\\xff\\xfe', 'w'); open('big', 'w').truncate(8 << 20); open('bigger', 'w').truncate((8 << 20) - 1)
+for _ in range(5): os.mkdir('m' * 250); os.chdir('m' * 250)
+"""
+
+
+DEEP = """import os
+top = os.getcwd()
+for _ in range(70): os.mkdir('d'); os.chdir('d')
+os.chdir(top)
+"""
+
+
+def test_only_what_can_be_a_file_of_the_user_is_handed_out(safe: Sandbox) -> None:
+    deep = safe.name == "bubblewrap"  # where the folder is only watched, a program that nests so deeply is ended
+    outcome = python(safe, DEEP + LEFT if deep else LEFT, replace(LIMITS, disk_bytes=12 * MIB))
+    assert outcome.exit_code == 0, outcome.stderr
+    small = {name: file.content for name, file in outcome.files.items() if len(file.content) < 100}
+    assert small == {"given": b"A", "twice": b"A", "shut/file": b"in"}
+    reasons = {name[:40]: why for name, why in outcome.left_out.items()}
+    assert reasons == {
+        **({"d/" * 20: "it lies deeper than 64 folders"} if deep else {}),
+        "link": "a link to /etc/passwd",
+        "fifo": "a FIFO, device or socket",
+        "\\xff\\xfe": "its name is not UTF-8",
+        "bigger": "all files together are too much",
+        "m" * 40: "its path has more than 1000 bytes",
+    }
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_files_are_an_outcome_too(safe: Sandbox) -> None:
+    code = "for i in range(100_000): open(f'{i:06}', 'w')"
+    outcome = python(safe, code, replace(LIMITS, seconds=200, cpu_seconds=200, disk_bytes=512 * MIB))
+    assert (outcome.exit_code, len(outcome.files), len(outcome.left_out)) == (0, 10_000, 1_001)
+    assert outcome.left_out["."] == "89000 more things are not listed"
+
+
+def test_the_program_cannot_reach_the_process_that_hands_out(safe: Sandbox) -> None:
+    code = """import os, resource
+for name in ('environ', 'mem', 'maps', 'fd'):
+    try: print(open(f'/proc/{os.getppid()}/{name}', 'rb').read(1))
+    except OSError: print('no')
+try: resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))
+except OSError: print('no')
+for number in range(1, 65):
+    try: os.kill(os.getppid(), number)
+    except OSError: pass
+print('and we live')"""
+    outcome = python(safe, code)
+    assert (outcome.exit_code, outcome.stdout.decode()) == (0, "no\n" * 5 + "and we live\n")
+
+
+def test_children_and_pairs_of_sockets_work_and_sockets_do_not(safe: Sandbox) -> None:
+    code = """import asyncio, socket, subprocess
+async def main(): return await (await asyncio.create_subprocess_exec('echo', 'yes')).wait()
+one, other = socket.socketpair()
+print(asyncio.run(main()), one.send(b'x'), flush=True)
+for kind in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK):
+    try: socket.socket(kind)
+    except PermissionError: print('no')"""
+    assert python(safe, code).stdout.split() == [b"yes", b"0", b"1", *[b"no"] * 4]
+
+
+def test_no_scratch_folder_stays_behind(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        deep = "import os\nfor _ in range(300): os.mkdir('d'); os.chdir('d')\nopen('f', 'w'); os.chmod('..', 0)"
+        assert python(sandbox, deep).exit_code in (0, None)
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_every_mechanism_says_whether_it_works_or_why_not() -> None:
+    found = asyncio.run(look())
+    assert [mechanism.name for mechanism in found][:2] == ["bubblewrap", "landlock"]
+    assert all(bool(mechanism.gaps) == (mechanism.sandbox is not None) for mechanism in found)
+    assert all(mechanism.reason for mechanism in found if mechanism.sandbox is None)
+    with pytest.raises(SandboxError, match="there is no sandbox called 'bubble'"):
+        asyncio.run(find("bubble"))

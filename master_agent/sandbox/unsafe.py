@@ -1,0 +1,29 @@
+"""Programs as plain processes of the user, for `--unsafe-exec`: limits are kept as far as they can be."""
+
+import os
+from dataclasses import dataclass
+
+from master_agent.sandbox import Outcome, Program, ProgramLimits, launch, places, private
+
+
+@dataclass(frozen=True)
+class Unsafe:
+    """No sandbox at all; the warden watches and ends the program, and is itself in its reach."""
+
+    name: str = "unsafe"
+    gaps: tuple[str, ...] = (
+        "the program can read, change and delete whatever you can, your keys among them",
+        "it can use the network, and speak to every program of yours",
+        "it can leave processes behind, and end this program",
+        "its limits hold as long as it does not work against them",
+    )
+
+    async def run(self, program: Program, limits: ProgramLimits) -> Outcome:
+        async with private.private(None) as folder:
+            search = os.environ.get("PATH", places.SEARCH)
+            home = os.environ.get("HOME", folder.environ["HOME"])
+            environ = {**launch.ENVIRON, **folder.environ, "PATH": search, "HOME": home}
+            nproc = limits.processes + private.processes_now(None)
+            job = {**folder.job, "environ": environ, "nproc": nproc}
+            start = launch.Start(launch.warden(str(places.interpreter(None))), job)
+            return await launch.carried_out(start, program, limits)

@@ -12,7 +12,7 @@ from pathlib import Path
 from master_agent.errors import JournalError
 
 APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 LEASE_SECONDS = 10.0  # how long a run belongs to a process that has stopped saying so
 ELSEWHERE = "Name another folder for it: --state-dir DIR"
 
@@ -40,6 +40,13 @@ INSERT INTO runs (run_id, task, status, began, ended, workspace)
 ALTER TABLE runs ADD COLUMN parent TEXT;
 ALTER TABLE runs ADD COLUMN origin TEXT;
 CREATE INDEX file_changes ON events (run_id) WHERE type = 'file_changed';
+""",
+    4: """
+CREATE TABLE done_steps (
+  key TEXT NOT NULL, run_id TEXT NOT NULL, step TEXT NOT NULL, doer TEXT NOT NULL, at TEXT NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (key, run_id, step)
+) WITHOUT ROWID;
 """,
 }
 

@@ -29,7 +29,7 @@ class Dispatcher:
     """Performs a plan once. `note` takes the events; `earlier` are results that stand already.
 
     `attempts` says how often a step was started before. `most`: so many different steps may be started, those of
-    before included.
+    before included; one that turns out to be reused is not counted. `parts` tells what a step is made of.
     """
 
     plan: Plan
@@ -41,6 +41,7 @@ class Dispatcher:
     decide: Decide = go_on
     clock: Callable[[], float] = time.monotonic
     most: int | None = None
+    parts: Callable[[Step, Inputs], Mapping[str, str]] = lambda _step, _inputs: {}
 
     def __post_init__(self) -> None:
         self._steps: dict[str, Step] = {step.id: step for step in self.plan.plan}
@@ -92,10 +93,12 @@ class Dispatcher:
 
     def _start(self, group: asyncio.TaskGroup) -> None:
         while self._ready and len(self._running) < self.concurrency and not self._stopped:
-            step_id = self._ready.popleft()
+            step_id = self._ready[0]
             if self.most is not None and len(self._begun | {step_id}) > self.most:
-                self._stopped, self._limit = True, _too_many(self.most)
+                if not self._running:  # else one of them may turn out to be reused, and leave room
+                    self._stopped, self._limit = True, _too_many(self.most)
                 return
+            self._ready.popleft()
             self._begun.add(step_id)
             self._running.add(step_id)
             group.create_task(self._work(self._steps[step_id], group), name=step_id)
@@ -103,10 +106,11 @@ class Dispatcher:
     async def _work(self, step: Step, group: asyncio.TaskGroup) -> None:
         began = self.clock()
         agent, tool = _who(step)
-        attempt = self._attempt(step)
-        self.note(StepStarted(step=step.id, attempt=attempt, agent=agent, tool=tool))
+        attempt, inputs = self._attempt(step), self._inputs(step)
+        parts = dict(self.parts(step, inputs))
+        self.note(StepStarted(step=step.id, attempt=attempt, agent=agent, tool=tool, parts=parts))
         try:
-            result = await self.perform(step, self._inputs(step))
+            result = await self.perform(step, inputs)
         except asyncio.CancelledError:
             cancelled = _result(step, "cancelled", "cancelled while it ran")
             self._finish(step, cancelled.model_copy(update={"seconds": self.clock() - began, "attempt": attempt}))
@@ -120,6 +124,8 @@ class Dispatcher:
         if result.error is not None and result.error.type == "limit":
             self._limit = self._limit or LimitError(result.error.message, hint=result.error.hint)
         self._running.discard(step.id)
+        if result.status == "reused":
+            self._begun.discard(step.id)
         self._graph.done(step.id)
         task = asyncio.current_task()
         was_cancelled = task is not None and task.cancelling() > 0  # and came to its end all the same

@@ -80,11 +80,23 @@ class PlanRevised(_Event):
 
 
 class StepStarted(_Event):
-    """A step has all it needs and begins."""
+    """A step has all it needs and begins. `parts` are what it is made of, each with the SHA-256 of its content.
+
+    A step whose parts equal those of one that is done may be taken over from there instead of being performed.
+    """
 
     type: Literal["step_started"] = "step_started"
     agent: str | None = None
     tool: str | None = None
+    parts: dict[str, str] = Field(default_factory=dict)
+
+
+class ReuseRefused(_Event):
+    """A run did a step of the very same parts before, and it was not taken over; `reason` says why."""
+
+    type: Literal["reuse_refused"] = "reuse_refused"
+    from_run: str
+    reason: str
 
 
 class TextDelta(_Event):
@@ -213,6 +225,7 @@ Event = (
     | PlanMade
     | PlanRevised
     | StepStarted
+    | ReuseRefused
     | TextDelta
     | ModelCalled
     | ModelReplied

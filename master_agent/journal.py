@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
-from master_agent import events
+from master_agent import done_steps, events
 from master_agent.database import (
     ELSEWHERE,
     LEASE_SECONDS,
@@ -28,6 +28,7 @@ from master_agent.database import (
     reading,
     take_lease,
 )
+from master_agent.done_steps import DoneStep
 from master_agent.errors import JournalError
 from master_agent.events import (
     Event,
@@ -45,6 +46,9 @@ from master_agent.events import (
 )
 from master_agent.plan import Plan
 from master_agent.results import Artifact, ErrorInfo, RunStatus, StepResult, Usage
+from master_agent.values import key_of
+
+T = TypeVar("T")
 
 GATHER_SECONDS = 0.02  # how long an event that nobody waits for may wait for company
 
@@ -137,6 +141,7 @@ class _Entry:
     blobs: dict[str, bytes]
     event: Event
     safe: Future[None] | None
+    done: DoneStep | None = None
 
 
 class Journal:
@@ -156,12 +161,14 @@ class Journal:
         clock: Callable[[], datetime] = now,
         resume: bool = False,
     ) -> None:
+        self.database = database
         self.run_id = run_id
         self.state = State()
         self.history: list[Event] = []
         self._listeners = tuple(listeners)
         self._clock = clock
         self._seq = 0
+        self._begun: dict[str, int] = {}
         self._closed = False
         self._broken: JournalError | None = None
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
@@ -187,12 +194,21 @@ class Journal:
                 self.state = fold(self.history)
                 row = self._connection.execute("SELECT max(seq) FROM events WHERE run_id = ?", (self.run_id,))
                 self._seq = row.fetchone()[0] or 0
+                for event in self.history:
+                    self._note_begin(event)
         except (sqlite3.Error, ValueError) as error:
             raise JournalError(f"the journal cannot be used: {error}", hint=ELSEWHERE) from None
 
     def note(self, event: Event, blobs: Mapping[str, bytes] | None = None) -> Event:
         """Takes an event without waiting for the disk; returns it stamped."""
         return self._take(event, None, blobs)
+
+    def look(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """What a query finds in the journals of all runs; JournalError when they cannot be read."""
+        try:
+            return query(self._connection)
+        except (sqlite3.Error, ValueError) as error:
+            raise JournalError(f"the journal cannot be read: {error}", hint=ELSEWHERE) from None
 
     def blob(self, sha256: str) -> bytes:
         """A content that was kept with an event; JournalError when it is not there."""
@@ -250,10 +266,26 @@ class Journal:
         apply(self.state, stamped)
         body, blobs = _without_long_texts(body)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
-        self._entries.put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe))
+        self._note_begin(stamped)
+        self._entries.put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe, self._done(stamped)))
         for listener in self._listeners:  # after it is on its way to the disk: a listener may fail
             listener(stamped)
         return stamped
+
+    def _note_begin(self, event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step:
+            self._begun.setdefault(event.step, event.seq or 0)
+
+    def _done(self, event: Event) -> DoneStep | None:
+        """The step that an event says is done, as the list of done steps has it; None for any other event."""
+        if not (isinstance(event, StepFinished) and event.step and event.result.status == "done"):
+            return None
+        started = self.state.started.get(event.step)
+        key = key_of(started.parts) if started else None
+        if started is None or key is None:
+            return None
+        doer = f"agent {started.agent}" if started.agent else f"tool {started.tool}"
+        return DoneStep(key, self.run_id, event.step, doer, event.at or "", self._begun[event.step], self._seq)
 
     def _stamp(self, event: Event) -> Event:
         self._seq += 1
@@ -306,6 +338,7 @@ class Journal:
             "INSERT INTO events (run_id, seq, type, step, at, body) VALUES (?, ?, ?, ?, ?, ?)",
             [entry.row for entry in batch],
         )
+        done_steps.keep(self._connection, [entry.done for entry in batch if entry.done])
         for event in (entry.event for entry in batch):
             match event:
                 case RunStarted():
@@ -347,8 +380,19 @@ def read(database: Path, run_id: str) -> list[Event]:
         return _history(connection, run_id)
 
 
+def events_of(connection: sqlite3.Connection, done: DoneStep) -> list[Event]:
+    """The events of a step that is done, from its first beginning to its end."""
+    query = "SELECT type, body FROM events WHERE run_id = ? AND seq BETWEEN ? AND ? AND step = ? ORDER BY seq"
+    rows = connection.execute(query, (done.run_id, done.first, done.last, done.step)).fetchall()
+    return _read(connection, rows)
+
+
 def _history(connection: sqlite3.Connection, run_id: str) -> list[Event]:
     rows = connection.execute("SELECT type, body FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
+    return _read(connection, rows)
+
+
+def _read(connection: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> list[Event]:
     return [events.EVENT.validate_json(_whole(connection, body)) for type_, body in rows if type_ in _KNOWN]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from master_agent import done_steps
 from master_agent.database import held, open_database
 from master_agent.events import Event, ModelReplied, ToolProgressed
 
@@ -45,6 +46,7 @@ def purge(database: Path, run_id: str) -> None:
                     (mine if owner == run_id else others).update(_HASH.findall(body))
                 connection.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
                 connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+                done_steps.forget(connection, run_id)
                 gone = [(sha256,) for sha256 in mine - others]
                 connection.executemany("DELETE FROM blobs WHERE sha256 = ?", gone)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

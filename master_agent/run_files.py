@@ -81,6 +81,10 @@ class RunFiles:
         self._rivals = rivals or Rivals(lambda *_: False, lambda *_: None, {})
         self._turn = asyncio.Lock()
 
+    def adopt(self, paths: Collection[str]) -> None:
+        """Takes files for this run's own, so that it may replace them."""
+        self._made.update(paths)
+
     def for_step(self, step_id: str | None) -> "StepFiles":
         """What a step's tools save with."""
         return StepFiles(self, step_id)

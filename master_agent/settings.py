@@ -19,6 +19,7 @@ from master_agent.values import nearest, quoted, suggestion
 Origin = Literal["flag", "environment", ".env", "config", "default"]
 WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
+Reusing = Literal["off", "on", "all"]
 ImageProviderName = Literal["replicate", "openai", "placeholder"]
 PREFIX = "MASTER_AGENT_"
 _OPENAI = re.compile(r"https?://([a-z0-9-]+\.)?api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
@@ -75,6 +76,9 @@ class Settings:
     max_tokens: Annotated[PositiveInt | None, About("tokens of the whole run, in and out")] = None
     max_steps: Annotated[PositiveInt | None, About("steps that the whole run may start")] = None
     max_cost: Annotated[PositiveFloat | None, About("dollars of the whole run, models and pictures")] = None
+    reuse: Annotated[
+        Reusing, About("take over steps that an earlier run here did just so; all: with outside effects")
+    ] = "off"
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None

@@ -1,9 +1,10 @@
 """JSON values as they are written down and shown to a person, and the known name that is nearest to a given one."""
 
 import difflib
+import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -64,3 +65,14 @@ def kind(raw: object) -> str:
         case list():
             return "a list"
     return quoted(raw)
+
+
+def canonical(value: object) -> bytes:
+    """The value as JSON that is the same wherever the value is."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def key_of(parts: Mapping[str, str]) -> str | None:
+    """The one SHA-256 that stands for the hashes of all parts; None where there are none."""
+    return hashlib.sha256(canonical(dict(parts))).hexdigest() if parts else None

@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "max_tokens": (["1", "2", "3", "5"], [1, 2, 3, 5]),
     "max_cost": (["1", "2.5", "3", "5"], [1.0, 2.5, 3.0, 5.0]),
     "max_steps": (["1", "2", "3", "5"], [1, 2, 3, 5]),
+    "reuse": (["on", "all", "off", "on"], []),
     "plan_repairs": (["0", "2", "3", "5"], [0, 2, 3, 5]),
     "allow_host": (["a, b", "c", "d", "e,"], [("a", "b"), ("c",), ("d",), ("e",)]),
     "log_file": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),

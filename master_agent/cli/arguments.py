@@ -16,6 +16,7 @@ def rewrite(argv: Sequence[str]) -> list[str]:
     """
     if not argv:
         return ["--help"]
+    argv = _with_its_value(argv)
     first = argv[0]
     if first in COMMANDS or first in _OF_THE_PROGRAM:
         return list(argv)
@@ -31,6 +32,18 @@ def rewrite(argv: Sequence[str]) -> list[str]:
                 hint=f"If it is a task: master-agent -- {shlex.quote(first)}",
             )
     return [TASK, *before, *(["--", *after] if dashes else [])]
+
+
+def _with_its_value(argv: Sequence[str]) -> list[str]:
+    """argv with `--reuse` alone as `--reuse=on`: it takes the next word only if that is one of its values."""
+    before, dashes, after = _split(argv)
+    whole: list[str] = []
+    for word in before:
+        if whole and whole[-1] == "--reuse=on" and word in ("on", "off", "all"):
+            whole[-1] = f"--reuse={word}"
+        else:
+            whole.append("--reuse=on" if word == "--reuse" else word)
+    return [*whole, *(["--", *after] if dashes else [])]
 
 
 def one_task(words: Sequence[str], command: str = "master-agent") -> str:

@@ -55,6 +55,11 @@ def played(settings: Settings, workspace: Workspace, *, resumed: bool) -> Played
         raise SettingsError("--record and --replay exclude each other: a replay has nothing to record")
     if settings.replay is not None and settings.script is not None:
         raise SettingsError("--replay and --script exclude each other: both say where replies come from")
+    if settings.reuse != "off" and settings.origins["reuse"] == "flag":
+        raise SettingsError(
+            "--reuse does not go with --record or --replay: a cassette holds all of a run",
+            hint="Leave out one of them.",
+        )
     if resumed:
         raise SettingsError(
             "a run that goes on is neither recorded nor replayed: a cassette holds a run from its beginning",

@@ -24,6 +24,7 @@ COMMANDS = {
     "cost": Listed("cost", "Says what a run has used, in tokens, pictures and money."),
     "undo": Listed("undo", "Gives every file that a run changed its bytes back."),
     "why": Listed("why", "Tells which run and step made a file, and from what."),
+    "explain": Listed("explaining", "Tells why a step was reused or not, and what differed."),
     "purge": Listed("purge", "Removes a run from the journal wholly."),
     "clean": Listed("purge", "Removes old runs from the journal."),
     "fork": Listed("fork", "Runs a part of an earlier run anew, as a new run."),

@@ -90,6 +90,7 @@ def fork(options: Options, run: Run, *, from_step: From) -> int:
         given=_given(parent),
         parent=parent.run_id,
         origin="fork",
+        anew=from_step,
     )
     return session.run(options, settings, team, order, lambda master: master.run_plan(part.plan), yes=True)
 

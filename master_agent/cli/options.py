@@ -40,6 +40,7 @@ WORK = (
     "step_timeout",
     "turns",
     "max_steps",
+    "reuse",
     "allow_host",
     "log_file",
 )

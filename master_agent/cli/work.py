@@ -151,6 +151,7 @@ def run(
         made=part.made,
         asks_models=asks_models(checked, part.earlier),
         given=given_files(file),
+        anew=from_step,
     )
     return session.run(options, settings, team, order, lambda master: master.run_plan(checked), yes=True, given=given)
 

@@ -17,6 +17,7 @@ from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
 from master_agent.cli import spending
 from master_agent.cli.keys import secrets_of
+from master_agent.cli.lineage import files_of
 from master_agent.cli.models import Models, Words
 from master_agent.cli.painters import image_provider, make_images
 from master_agent.dispatcher import Dispatcher
@@ -27,22 +28,26 @@ from master_agent.events import (
     Origin,
     RunResumed,
     RunStarted,
+    StepStarted,
     ToolCalled,
     ToolProgressed,
 )
 from master_agent.exchanges import Deck
 from master_agent.fetch import Fetcher
+from master_agent.identity import Identities
 from master_agent.images import ImageProvider
 from master_agent.journal import Journal
 from master_agent.lifetime import Lifetime
 from master_agent.limits import Limits, TimeBudget
 from master_agent.master import Master
+from master_agent.openai_server import Server
 from master_agent.past import pasts
 from master_agent.plan import Plan
 from master_agent.planner import Planner
 from master_agent.remember import Memory, RememberedUses, Unverified
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
+from master_agent.reuse import Reuse, steps_before
 from master_agent.run_files import Before, Rivals, RunFiles
 from master_agent.runner import Runner
 from master_agent.secrets import Secrets
@@ -64,7 +69,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted of a run beside its settings."""
+    """What is wanted of a run beside its settings. `anew` is a step that is performed whatever was done before."""
 
     task: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +83,7 @@ class Order:
     parent: str | None = None
     origin: Origin | None = None
     before: str = ""
+    anew: str | None = None
     allow_unpriced: bool = False
 
     def without(self, secrets: Secrets) -> "Order":
@@ -138,8 +144,69 @@ class Workshop:
     def dispatch(self, plan: Plan) -> Awaitable[object]:
         """A plan performed once."""
         perform = layers.deadline(self.runner.perform, self.settings.step_timeout)
-        attempts, at_once, most = self.memory.attempts(), self.limits.concurrency, self.limits.steps
-        return Dispatcher(plan, perform, self.journal.note, at_once, self.earlier, attempts, most=most).run()
+        if self.reuse is not None:
+            perform = self.reuse.around(perform)
+        reused = {name for name, result in self.earlier.items() if result.status == "reused"}
+        attempts = {name: count for name, count in self.memory.attempts().items() if name not in reused}
+        return Dispatcher(
+            plan,
+            perform,
+            self._note,
+            self.limits.concurrency,
+            self.earlier,
+            attempts,
+            most=self.limits.steps,
+            parts=self.identities.parts,
+        ).run()
+
+    def _note(self, event: Event) -> Event:
+        """Keeps an event of the dispatcher's, a step's beginning with what the step is made of."""
+        return self.journal.note(event, self.identities.contents() if isinstance(event, StepStarted) else None)
+
+    @cached_property
+    def identities(self) -> Identities:
+        """What tells what a step is made of."""
+        pictures = {"provider": image_provider(self.settings), "model": self.settings.image_model}
+        server = Server(self.settings.openai_base_url).shown
+        here = self.chosen.wire.name in ("scripted", "replay")
+
+        def asked(agent: Agent | None) -> dict[str, JsonValue]:
+            model = agent.model if agent and agent.model else self.chosen.agents
+            return {"wire": self.chosen.wire.name, "server": None if here else server, "model": model}
+
+        return Identities(self.team.agents, self.team.tools, self.words[0], self.given, asked, pictures)
+
+    @cached_property
+    def reuse(self) -> Reuse | None:
+        """The layer that takes over what earlier runs did; None where nobody asked for it, or a cassette is at work."""
+        if self.settings.reuse == "off" or self.settings.record or self.settings.replay:
+            return None
+        begun = (name for name, past in self.memory.pasts.items() if past.replies or past.outputs or past.intents)
+        workspace = str(self.settings.workspace.resolve())
+        return Reuse(
+            find=steps_before(self.journal, workspace),
+            use=self._held,
+            workspace=self.workspace,
+            agents=self.team.agents,
+            mark=self.words[1].mark,
+            note=self.journal.note,
+            adopt=self._adopt,
+            anew={name for name in (self.order.anew, *begun) if name is not None},
+            outside=self.settings.reuse == "all",
+        )
+
+    @cached_property
+    def _adopted(self) -> set[str]:
+        return set()
+
+    def _adopt(self, run_id: str) -> None:
+        """Takes the files of a run that is built on for this run's own, as far as nobody has touched them since."""
+        if run_id not in self._adopted:
+            self._adopted.add(run_id)
+            self.run_files.adopt(self._untouched(files_of(self.journal.database, run_id)))
+
+    def _untouched(self, files: Mapping[str, str]) -> set[str]:
+        return {path for path, digest in files.items() if self.workspace.digest(path) == digest}
 
     @cached_property
     def began(self) -> RunStarted | None:
@@ -200,11 +267,12 @@ class Workshop:
     def use(self) -> Use:
         """A use of a tool: remembered, or checked, reserved, written down, settled and held to its time."""
         tools, journal = self.team.tools, self.journal
-        done = layers.settled(layers.in_time(running(tools, self.context), tools))
-        held = layers.shortened(layers.hidden(done, self.secrets), tools)
         price = spending.price_of_picture(self.settings, image_provider(self.settings))
         paid = pictures_reserved(
-            layers.written_down(held, journal, tools), self.spending, price, allow_unpriced=self.order.allow_unpriced
+            layers.written_down(self._held, journal, tools),
+            self.spending,
+            price,
+            allow_unpriced=self.order.allow_unpriced,
         )
         return RememberedUses(
             layers.refusals_noted(checked(tools, paid), journal),
@@ -216,6 +284,13 @@ class Workshop:
             collected=lambda call, output: layers.note_output(journal, call, output),
             hidden=lambda output: layers.without_secrets(output, self.secrets),
         ).use
+
+    @cached_property
+    def _held(self) -> Use:
+        """A use of a tool that nobody writes down: held to its time and length, told without secrets."""
+        tools = self.team.tools
+        done = layers.settled(layers.in_time(running(tools, self.context), tools))
+        return layers.shortened(layers.hidden(done, self.secrets), tools)
 
     @cached_property
     def runner(self) -> Runner:
@@ -264,8 +339,7 @@ class Workshop:
 
         changes = [event for event in self.journal.history if isinstance(event, FileChanged)]
         # What an earlier run made, and nobody has touched since, is this run's to replace.
-        untouched = {path for path, digest in self.order.made.items() if self.workspace.digest(path) == digest}
-        made = {change.file.path for change in changes} | untouched
+        made = {change.file.path for change in changes} | self._untouched(self.order.made)
         written = {(change.step, change.file.sha256): change.file.path for change in changes}
         return RunFiles(self.workspace, report, made, written, self._rivals(changes))
 

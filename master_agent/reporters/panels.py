@@ -18,7 +18,6 @@ from master_agent.reporters.text import Signs, columns, fitted, one_line, second
 from master_agent.reporters.words import (
     REPAIRED,
     RUN_WORDS,
-    STEP_WORDS,
     CodeFile,
     code,
     conflicts,
@@ -30,6 +29,7 @@ from master_agent.reporters.words import (
     overwrites,
     plan_title,
     prose,
+    status_of,
     totals,
     why,
 )
@@ -176,7 +176,7 @@ def panel(canvas: Canvas, step_id: str, made: StepResult) -> Panel:
     title = Text().append(canvas.line(step_id, 40, "bold not dim"))
     if by := made.agent or made.tool:
         title.append(f" {canvas.signs.dot} ", "dim").append(canvas.line(by, 30, "not dim"))
-    title.append(f" {canvas.signs.dot} ", "dim").append(STEP_WORDS[made.status], f"not dim {style}")
+    title.append(f" {canvas.signs.dot} ", "dim").append(status_of(made), f"not dim {style}")
     used = [seconds(made.seconds)] if made.seconds else []
     if made.usage.calls and made.agent:
         used.append(f"{tokens(made.usage.tokens)} tokens" if made.usage.tokens is not None else "tokens unknown")

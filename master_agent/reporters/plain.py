@@ -4,14 +4,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from master_agent.events import Event, FileChanged, ModelCalled, ModelReplied, StepFinished, StepStarted, ToolCalled
+from master_agent.events import (
+    Event,
+    FileChanged,
+    ModelCalled,
+    ModelReplied,
+    ReuseRefused,
+    StepFinished,
+    StepStarted,
+    ToolCalled,
+)
 from master_agent.plan import Plan
 from master_agent.reporters import Silent
 from master_agent.reporters.text import encoding_of, fitted, one_line, seconds, size, visible
 from master_agent.reporters.words import (
     REPAIRED,
     RUN_WORDS,
-    STEP_WORDS,
     code,
     conflicts,
     doer,
@@ -21,6 +29,7 @@ from master_agent.reporters.words import (
     overwrites,
     plan_title,
     prose,
+    status_of,
     totals,
     trouble,
     why,
@@ -94,6 +103,8 @@ class PlainReporter(Silent):
                 return f"{event.step or 'plan'}: {trouble(event.error, event.retry_after)}"
             case ToolCalled() if self._verbose and event.step:
                 return f"{event.step}: using {event.tool}"
+            case ReuseRefused():
+                return f"{event.step}: not reused from {event.from_run}: {event.reason}"
             case FileChanged():
                 return f"{event.step or 'run'}: wrote {event.file.path} ({size(event.file.bytes)})"
             case StepFinished(step=str(step)):
@@ -104,7 +115,7 @@ class PlainReporter(Silent):
 
 def ended(step: str, result: StepResult, elapsed: float | None = None) -> str:
     """A finished step in a line: "hero: done in 3.1 s", "page: skipped: hero failed"."""
-    word = STEP_WORDS[result.status]
+    word = status_of(result)
     reason = f": {why(result)}" if why(result) else ""
     took = result.seconds or elapsed or 0.0
     return f"{step}: {word} in {seconds(took)}{reason}" if took else f"{step}: {word}{reason}"
@@ -167,7 +178,7 @@ def report_lines(result: RunResult) -> Iterator[str]:
 def _step_lines(step_id: str, made: StepResult) -> Iterator[str]:
     by = made.agent or made.tool
     took = f", {seconds(made.seconds)}" if made.seconds else ""
-    yield f"== {step_id}{f' ({by})' if by else ''}: {STEP_WORDS[made.status]}{took} =="
+    yield f"== {step_id}{f' ({by})' if by else ''}: {status_of(made)}{took} =="
     words = prose(made)
     if words:
         yield words

@@ -77,6 +77,12 @@ def trouble(error: ErrorInfo, retry_after: float | None) -> str:
     return f"{what}, told to wait {seconds(retry_after)}" if retry_after else what
 
 
+def status_of(result: StepResult) -> str:
+    """How a step ended: "done", "reused from 1ng0h5z-za4b"."""
+    word = STEP_WORDS[result.status]
+    return f"{word} from {result.from_run}" if result.status == "reused" and result.from_run else word
+
+
 def why(result: StepResult) -> str:
     """Why a step did not come to its end, in one piece of text; empty where it did."""
     told = (result.error.message if result.error else None) or result.reason

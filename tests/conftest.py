@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.warm import Warm
+
 GUARD = Path(__file__).parent / "guard"
 exec(compile((GUARD / "sitecustomize.py").read_text(), "guard", "exec"), {})  # the same guard as in started programs
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,7 @@ class Cli:
     folder: Path
     home: Path
     variables: dict[str, str]
+    warm: Warm | None = None
 
     @property
     def environ(self) -> dict[str, str]:
@@ -80,6 +83,10 @@ class Cli:
     ) -> Ran:
         """The program, run to its end."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
+        environ = {**self.environ, **(env or {})}
+        if self.warm is not None and self.warm.can_run(environ):
+            code, warm_out, warm_err = self.warm.run(arguments, cwd or self.folder, environ, given, timeout)
+            return Ran(code, warm_out.decode(encoding), warm_err.decode(encoding))
         process = self.start(
             *arguments,
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
@@ -128,12 +135,24 @@ def plans(*steps: Mapping[str, Any]) -> dict[str, Any]:
     return says({"plan": list(steps)}, agent="planner")
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm | None]:
+    """A process that has imported everything; none when all is to start anew."""
+    if os.environ.get("MASTER_AGENT_TEST_COLD"):
+        yield None
+        return
+    home = tmp_path_factory.mktemp("warm")
+    running = Warm(Cli(home, home, {}).environ)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
+def cli(tmp_path: Path, warm: Warm | None, request: pytest.FixtureRequest) -> Cli:
     folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
-    yield Cli(folder, home, {})
+    return Cli(folder, home, {}, None if request.node.get_closest_marker("slow") else warm)
 
 
 def lines_of(path: Path) -> Sequence[str]:

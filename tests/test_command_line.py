@@ -223,6 +223,7 @@ def test_a_plan_file_that_is_none_is_exit_2(cli: Cli, content: bytes, said: str)
         assert "Traceback" not in ran.err
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_run(cli: Cli) -> None:
     steps = [
         {"id": f"s{i}", "agent": "code", "prompt": "x", "needs": [f"s{i - 1}"] if i % 7 else []} for i in range(10_000)

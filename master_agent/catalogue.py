@@ -1,9 +1,10 @@
 """From agents' Markdown files to Agents: who can be given a step, with which instructions, tools and limits."""
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class Agent:
     """Instructions, model, tools and output, as one Markdown file defines them.
 
     `hosted` are those of HOSTED that it may use. `output` is "text", "files" (code blocks become `data.files`) or
-    "data" (JSON that follows `schema`).
+    "data" (JSON that follows `schema`). `sha256` is that of the file's bytes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Agent:
     schema: Mapping[str, Any] | None = None
     limits: AgentLimits = AgentLimits()
     source: Path | None = None
+    sha256: str = ""
 
 
 def load_agents(folders: Iterable[Path], tools: Collection[str]) -> dict[str, Agent]:
@@ -82,7 +84,7 @@ def read_agent(path: Path, tools: Collection[str]) -> Agent:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise AgentFileError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    return parse_agent(text, path, tools)
+    return replace(parse_agent(text, path, tools), sha256=hashlib.sha256(content).hexdigest())
 
 
 def parse_agent(text: str, path: Path, tools: Collection[str]) -> Agent:

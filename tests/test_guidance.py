@@ -184,7 +184,7 @@ def test_an_agent_of_the_folder_is_announced(cli: Cli) -> None:
 
     ran = cli("Greet", cli.script(*HELLO), "--yes")
 
-    assert "agent code comes from this folder: .master-agent/agents/code.md" in ran.err
+    assert "agent code comes from this folder in place of the built-in one: .master-agent/agents/code.md" in ran.err
 
 
 def at_question(cli: Cli, *arguments: str, **variables: Any) -> AtTerminal:

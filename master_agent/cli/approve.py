@@ -11,10 +11,12 @@ from typing import Literal, TextIO
 from master_agent import plan as plans
 from master_agent.approval import Approved, Declined, Later
 from master_agent.cli import streams
+from master_agent.cli.build import builtin
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.painters import image_provider, no_pictures
+from master_agent.cli.trust import Trust, in_words
 from master_agent.cli.workshop import Team
-from master_agent.errors import FileRefusedError, PlanError
+from master_agent.errors import FileRefusedError, PlanError, UsageError
 from master_agent.events import ToolCalled
 from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
@@ -24,8 +26,6 @@ from master_agent.reporters import Reporter
 from master_agent.reporters.words import overwrites
 from master_agent.settings import Settings
 from master_agent.workspace import Workspace
-
-_OF_A_FOLDER = (".master-agent", "agents")
 
 
 def maker(settings: Settings) -> str:
@@ -44,9 +44,9 @@ def maker(settings: Settings) -> str:
     return "drawn offline as a placeholder, free"
 
 
-def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str) -> list[str]:
+def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, trust: Trust) -> list[str]:
     """What a plan may do beside asking models, a line for each kind; `pictures` is how they come about, in words."""
-    lines = list(_of_this_folder(plan, team))
+    lines = list(of_this_folder(plan, team, trust))
     paid = [step for step in plan.plan if "pay" in _step_effects(step, team)]
     if paid:
         lines.append(f"{_count(paid, 'step')} may make pictures, {pictures}: {_names(paid)}")
@@ -60,13 +60,15 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str) -> list[s
     return lines
 
 
-def _of_this_folder(plan: Plan, team: Team) -> Iterable[str]:
+def of_this_folder(plan: Plan, team: Team, trust: Trust) -> Iterable[str]:
     """The agents that a stranger may have put into the folder, the built-in ones that they replace among them."""
     used = dict.fromkeys(step.agent for step in plan.plan if isinstance(step, AgentStep))
-    for source, name in ((team.agents[name].source, name) for name in used):
-        if source is not None and source.parent.parts[-2:] == _OF_A_FOLDER:
-            here = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
-            yield f"agent {name} comes from this folder: {here}"
+    for agent in (team.agents[name] for name in used):
+        if agent.source is not None and trust.foreign(agent):
+            here = agent.source.relative_to(Path.cwd()) if agent.source.is_relative_to(Path.cwd()) else agent.source
+            instead = " in place of the built-in one" if (builtin("agents") / f"{agent.name}.md").is_file() else ""
+            may = f"; it may {in_words(wanted)}" if (wanted := trust.wants(agent)) else ""
+            yield f"agent {agent.name} comes from this folder{instead}: {here}{may}"
 
 
 def _replaced(plan: Plan, workspace: Path) -> Iterable[str]:
@@ -115,7 +117,8 @@ def _names(steps: list[Step]) -> str:
 class Asking:
     """Asks the person at the terminal; `yes` was said already, or the plan was given by its file.
 
-    `show` puts the plan before the person, whoever reads stdout and however quiet the run shall be.
+    `show` puts the plan before the person, whoever reads stdout and however quiet the run shall be. `heard` is whether
+    the reporter shows a plan that is not asked about.
     """
 
     reporter: Reporter
@@ -128,6 +131,8 @@ class Asking:
     stderr: TextIO
     environ: Mapping[str, str]
     interruption: Interruption
+    trust: Trust
+    heard: bool = True
     given: Collection[str] = ()
 
     async def approve(self, plan: Plan) -> Approved | Declined | Later:
@@ -135,19 +140,38 @@ class Asking:
         say_unused(self.given, plan, self.reporter.notice)
         draft: bytes | None = None
         while True:
-            shown = effects(plan, self.team, workspace=self.workspace, pictures=self.pictures)
+            shown = effects(plan, self.team, workspace=self.workspace, pictures=self.pictures, trust=self.trust)
             if self.yes:
                 self.reporter.plan(plan, shown)
+                for line in () if self.heard else of_this_folder(plan, self.team, self.trust):
+                    streams.say(line)
+                await self._trusted(plan)
                 return Approved(plan)
             if not (self.stdin.isatty() and self.stderr.isatty()):
                 return Later()
             self.show(plan, shown)
             match await self._choose():
                 case "yes":
+                    await self._trusted(plan)
                     return Approved(plan)
                 case "no":
                     return Declined()
             plan, draft = await self._edit(plan, draft)
+
+    async def _trusted(self, plan: Plan) -> None:
+        """Asks about agents of the folder that could do harm; UsageError where one is not trusted."""
+        for agent in self.trust.unknown(plan, self.team.agents):
+            may = in_words(self.trust.wants(agent))
+            if self.stdin.isatty() and self.stderr.isatty():
+                streams.say(f"The agent {agent.name} is none of yours: it comes from {agent.source} and may {may}.")
+                if (await self._ask("Trust this file as it is? [y]es / [n]o: ")).strip().lower() in ("y", "yes"):
+                    self.trust.agree(agent)
+                    continue
+            raise UsageError(
+                f"the agent {agent.name} comes from this folder and may {may}; nobody has said that it is trusted",
+                hint=f"Read it: master-agent agents show {agent.name}. Then trust it as it is: master-agent agents "
+                f"trust {agent.name}, or all agents of the folder for one run: --trust-project",
+            )
 
     async def _choose(self) -> Literal["yes", "no", "edit"]:
         while True:

@@ -1,5 +1,6 @@
 """The commands that only look: `check`, `schema`, `agents`, `tools`; and `agents run`, one agent without a planner."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,10 +13,12 @@ from master_agent.cli import exit_codes, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.trust import Trust, in_words
 from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
-from master_agent.cli.workshop import Order
+from master_agent.cli.workshop import Order, Team
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan, suggestion
+from master_agent.settings import config_folder
 
 _JSON = ("json",)
 
@@ -49,6 +52,8 @@ def add_to(app: typer.Typer) -> None:
     )
     agents.callback()(list_agents)
     agents.command("show", help=_SHOW_HELP)(show_agent)
+    agents.command("trust", help=_TRUST_HELP)(trust_agent)
+    agents.command("revoke", help=_REVOKE_HELP)(revoke_agent)
     agents.command("run", help=_RUN_HELP)(run_agent)
     app.add_typer(agents, name="agents")
     app.command("tools", help=_TOOLS_HELP)(list_tools)
@@ -88,6 +93,23 @@ _RUN_HELP = """Gives one agent one prompt, without a planner.
 Examples:
   master-agent agents run code "A Python function that parses ISO dates"
   git diff | master-agent agents run code - --quiet
+"""
+_TRUST_HELP = """Trusts an agent of the current folder, as its file is now.
+
+It may then run programs, reach the network and spend money, as its tools allow.
+
+Read it first. When the file changes, you are asked again.
+
+\b
+Examples:
+  master-agent agents show painter
+  master-agent agents trust painter
+"""
+_REVOKE_HELP = """Takes back what `agents trust` or an answer at the terminal has allowed.
+
+\b
+Examples:
+  master-agent agents revoke painter
 """
 _TOOLS_HELP = """Lists the tools with their effects and arguments.
 
@@ -147,11 +169,12 @@ def _plan_schema() -> dict[str, Any]:
 def list_agents(options: Options, context: typer.Context) -> int:
     if context.invoked_subcommand is not None:
         return exit_codes.DONE
-    agents = session.team().agents
+    team = session.team()
+    agents, trust = team.agents, _trust(team)
     if options.json:
-        streams.print_json([_agent_data(agent) for agent in agents.values()])
+        streams.print_json([{**_agent_data(agent), "trusted": trust.may(agent)} for agent in agents.values()])
         return exit_codes.DONE
-    _table(("agent", "what it does", "tools", "from"), [_agent_row(agent) for agent in agents.values()])
+    _table(("agent", "what it does", "tools", "from"), [_agent_row(agent, trust) for agent in agents.values()])
     return exit_codes.DONE
 
 
@@ -163,6 +186,25 @@ def show_agent(options: Options, name: AgentName) -> int:
     else:
         assert agent.source is not None
         streams.write(agent.source.read_text(encoding="utf-8").rstrip("\n"))
+    return exit_codes.DONE
+
+
+@with_options(output=())
+def trust_agent(options: Options, name: AgentName) -> int:  # noqa: ARG001
+    agent, trust = _agent(name), _trust(session.team())
+    if not (trust.foreign(agent) and trust.wants(agent)):
+        streams.say(f"the agent {agent.name} needs no trust: it is your own, or only reads and writes files")
+        return exit_codes.DONE
+    trust.agree(agent)
+    streams.say(f"trusted: {agent.source}, as it is now; it may {in_words(trust.wants(agent))}")
+    return exit_codes.DONE
+
+
+@with_options(output=())
+def revoke_agent(options: Options, name: AgentName) -> int:  # noqa: ARG001
+    agent = _agent(name)
+    there = _trust(session.team()).revoke(agent)
+    streams.say(f"no longer trusted: {agent.source}" if there else f"the agent {agent.name} was not trusted")
     return exit_codes.DONE
 
 
@@ -230,11 +272,23 @@ def _agent_data(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _agent_row(agent: Agent) -> tuple[str, ...]:
+def _agent_row(agent: Agent, trust: Trust) -> tuple[str, ...]:
     assert agent.source is not None
     own = not agent.source.is_relative_to(builtin("agents"))
     tools = ", ".join([*agent.tools, *(f"{name} (hosted)" for name in agent.hosted)])
-    return agent.name, agent.description, tools or "none", str(agent.source) if own else "built in"
+    source = f"{agent.source}{_standing(agent, trust)}" if own else "built in"
+    return agent.name, agent.description, tools or "none", source
+
+
+def _standing(agent: Agent, trust: Trust) -> str:
+    """What is to be said of an agent of the folder that wants more than files."""
+    if not (trust.foreign(agent) and (wanted := trust.wants(agent))):
+        return ""
+    return f" ({'trusted' if trust.agreed(agent) else 'not trusted'} to {in_words(wanted)})"
+
+
+def _trust(team: Team) -> Trust:
+    return Trust(config_folder(os.environ), team.tools)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

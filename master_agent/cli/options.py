@@ -58,6 +58,7 @@ class Options:
     verbose: bool = False
     debug: bool = False
     allow_unpriced: bool = False
+    trust_project: bool = False
 
     @property
     def for_programs(self) -> bool:
@@ -72,13 +73,16 @@ _OUTPUT = {
     "verbose": "say more: choices made, whole texts",
     "debug": "show tracebacks of errors",
 }
-_UNPRICED = "allow_unpriced"
+_OF_ONE_RUN = {
+    "allow_unpriced": "with --max-cost: use models and pictures whose price nobody knows, uncounted",
+    "trust_project": "let agents of this folder run programs, reach the network and spend money",
+}
 
 
 def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Callable[[Callable[..., int]], Any]:
     """Gives a command the flags of the named settings and about output; it takes them as its first argument."""
     settings = [table()[name] for name in names]
-    output = (*output, _UNPRICED) if "max_cost" in names else output
+    output = (*output, *_OF_ONE_RUN) if "max_cost" in names else output
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -131,7 +135,7 @@ def _plain(default: object) -> str:
 
 def _switch(name: str) -> inspect.Parameter:
     short = {"quiet": ("-q",), "verbose": ("-v",)}.get(name, ())
-    help_text = _OUTPUT.get(name, "with --max-cost: use models and pictures whose price nobody knows, uncounted")
+    help_text = {**_OUTPUT, **_OF_ONE_RUN}[name]
     option = typer.Option(f"--{name.replace('_', '-')}", *short, help=help_text, show_default=False)
     return _parameter(name, Annotated[bool, option], default=False)
 

@@ -12,6 +12,7 @@ from master_agent.cli import addresses, build, exit_codes, failures, keys, repor
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
+from master_agent.cli.trust import Trust
 from master_agent.cli.workshop import Order, People, Team
 from master_agent.master import Master
 from master_agent.plan import Plan
@@ -75,6 +76,8 @@ def run(
             stderr=sys.stderr,
             environ=os.environ,
             interruption=interruption,
+            trust=Trust(config_folder(os.environ), team.tools, options.trust_project),
+            heard=not (options.quiet or options.for_programs),
             given=given,
         )
         say = reporter.notice if options.verbose else _hear_nothing

@@ -1,5 +1,6 @@
 """The commands that work: a task in words, `plan`, and `run`."""
 
+import os
 import re
 import shlex
 import sys
@@ -16,12 +17,13 @@ from master_agent.cli.approve import effects, maker, say_unused
 from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.rerun import rerun
+from master_agent.cli.trust import Trust
 from master_agent.cli.workshop import Order, Team
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
 from master_agent.plan import AgentStep, Plan
 from master_agent.results import RunResult
-from master_agent.settings import Settings
+from master_agent.settings import Settings, config_folder
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="", show_default=False, hidden=True)]
 TaskWords = Annotated[list[str] | None, typer.Argument(metavar='"TASK"', show_default=False, hidden=True)]
@@ -231,7 +233,8 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
 
 
 def _show_table(made: Plan, team: Team, settings: Settings) -> None:
-    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings))
+    trust = Trust(config_folder(os.environ), team.tools)
+    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings), trust=trust)
     reporting.show_plan(made, lines, sys.stdout)
 
 

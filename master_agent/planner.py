@@ -1,7 +1,7 @@
 """From a task in words to a checked Plan: one agent without tools is asked, and shown its faults."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent
 from master_agent.context import Boundaries, tell_files
 from master_agent.errors import PlanError, PlanningError
-from master_agent.plan import Plan, check
+from master_agent.plan import STEP_ID, Plan, check
 from master_agent.prompts import Prompts
 from master_agent.remember import Memory
 from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Thread, UserTurn, Wire
@@ -45,7 +45,8 @@ class Planner:
         PlanningError when the model gives no plan that can be run; ModelError when it gives no answer.
         """
         prompt = self._prompt(task, params, files)
-        spec = AgentSpec("planner", prompt.instructions, self.model, output=plan_schema(self.agents, self.tools))
+        form = exact_plan_schema if self.wire.capabilities.grammar else plan_schema
+        spec = AgentSpec("planner", prompt.instructions, self.model, output=form(self.agents, self.tools))
         thread = await self.wire.open(spec, self.memory.thread(None))
         turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
         try:
@@ -117,6 +118,24 @@ def plan_schema(agents: Iterable[str], tools: Iterable[str]) -> dict[str, Any]:
         "needs": {"type": "array", "items": text},
     }
     return _object({"plan": {"type": "array", "items": _object(step)}})
+
+
+def exact_plan_schema(agents: Collection[str], tools: Collection[str]) -> dict[str, Any]:
+    """The same form with all that a grammar can hold a model to: a step is of one of two kinds, an id looks like one.
+
+    Servers without a grammar of their own refuse some of it.
+    """
+    schema = plan_schema(agents, tools)
+    steps = schema["properties"]["plan"]
+    properties = {**steps["items"]["properties"], "id": {"type": "string", "pattern": STEP_ID}}
+    text, nothing = {"type": "string", "minLength": 1}, {"type": "null"}
+    none = {**properties["with"], "maxItems": 0}
+    of_agent = {"agent": {"type": "string", "enum": [*agents]}, "prompt": text, "tool": nothing, "with": none}
+    of_tool = {"agent": nothing, "prompt": nothing, "tool": {"type": "string", "enum": [*tools]}}
+    steps["minItems"] = 1
+    kinds = [kind for kind, there in ((of_agent, agents), (of_tool, tools)) if there]
+    steps["items"] = {"anyOf": [_object({**properties, **kind}) for kind in kinds]}
+    return schema
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

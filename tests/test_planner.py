@@ -14,7 +14,7 @@ from master_agent.catalogue import Agent
 from master_agent.context import Boundaries
 from master_agent.errors import ModelError, PlanError, PlanningError
 from master_agent.plan import AgentStep, Plan, check
-from master_agent.planner import MOST_FILES, Planner, plan_schema
+from master_agent.planner import MOST_FILES, Planner, exact_plan_schema, plan_schema
 from master_agent.prompts import Prompts
 from master_agent.threads import CallOptions, CallRequest, Reply, RunStatus, Thread, UserTurn
 from master_agent.threads.scripted import Scripted, read_script
@@ -410,9 +410,34 @@ def test_what_the_wire_form_allows_is_a_plan_and_the_prompts_own_example_too(tmp
     example = find_plan(reply(instructions[instructions.index("# Form") :])).raw
     agents, tools = ("image", "code", "file"), TOOLS
     jsonschema.Draft202012Validator(plan_schema(agents, tools)).validate(example)
+    jsonschema.Draft202012Validator(exact_plan_schema(agents, tools)).validate(example)
     plan = check(example, agents, tools, lenient=True)
     assert [(step.id, step.needs) for step in plan.plan] == [
         ("hero", ()),
         ("page", ("hero",)),
         ("save_page", ("page",)),
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "My page"},
+        {"agent": "nobody"},
+        {"agent": None},
+        {"tool": "save_result"},
+        {"prompt": ""},
+        {"with": [{"name": "path", "value": "a"}]},
+    ],
+    ids=str,
+)
+def test_where_a_grammar_holds_it_the_form_of_a_plan_leaves_no_room_for_a_fault(wrong: dict[str, Any]) -> None:
+    import jsonschema
+
+    step: dict[str, Any] = {"id": "page", "agent": "code", "prompt": "A page", "tool": None, "with": [], "needs": []}
+    form = jsonschema.Draft202012Validator(exact_plan_schema(AGENTS, TOOLS))
+    assert form.is_valid({"plan": [step]})
+    assert not form.is_valid({"plan": [{**step, **wrong}]})
+    assert not form.is_valid({"plan": []})
+    alone = jsonschema.Draft202012Validator(exact_plan_schema(AGENTS, {}))
+    assert alone.is_valid({"plan": [step]})

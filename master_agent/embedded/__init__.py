@@ -26,6 +26,7 @@ INSTALL = "pip install 'master-agent[local]'"
 HOST = "127.0.0.1"
 _PROGRAM = Path(__file__).with_name("process.py")
 _START, _BYTES_A_SECOND = 60.0, 20e6  # the slowest disk that is waited for
+_SMALL = 64 << 20  # bytes of a model that one thread runs best, for several would wait for each other; -1 is all cores
 _ENDING = 2.0  # seconds that an engine which breaks off may take to be gone
 _REASON = re.compile(r"error loading model: (.*)|failed to (?:allocate|create) (.*)")
 
@@ -82,6 +83,7 @@ async def start(model: ModelFile, fit: Fit) -> Engine:
         "key": key,
         "n_ctx": fit.context * fit.slots,
         "n_parallel": fit.slots,
+        "n_threads": 1 if model.bytes < _SMALL else -1,
         "cache_ram_mib": fit.prompt_cache >> 20,
     }
     log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the engine

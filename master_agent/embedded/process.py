@@ -27,8 +27,9 @@ def main() -> None:
     server, told = _serve(asked)
     answers.write(json.dumps(told) + "\n")
     answers.flush()
-    if server is not None:
-        sys.stdin.read()
+    if server is None:
+        return  # the usual end, which writes all of the log
+    sys.stdin.read()
     os._exit(0)
 
 
@@ -43,6 +44,7 @@ def _serve(asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     params.api_keys = [asked["key"]]
     params.n_ctx = asked["n_ctx"]
     params.n_parallel = asked["n_parallel"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked["n_threads"]
     params.cache_ram_mib = asked["cache_ram_mib"]
     params.enable_reasoning = 0  # a plan is wanted, not thousands of tokens before it
     params.ui = False

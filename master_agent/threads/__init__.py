@@ -24,13 +24,15 @@ class Capabilities:
 
     `pictures`: whether the model can be shown any. `hosted_tools`: the tools that the server itself runs.
     `schema`: whether a reply's shape can be asked for (a JSON schema, any JSON object, or not at all); never trusted.
-    `schema_with_tools`, `stream_with_schema`: whether it can be asked for beside those. `length` is what Chat
-    Completions call the most tokens of a reply; None where the address tells. `parallel_tools`: several calls in one
-    reply. `tool_choice`: nothing here ever forces a tool, so that a server can do without.
+    `grammar`: whether its engine holds the model to all that a JSON schema can say. `schema_with_tools`,
+    `stream_with_schema`: whether it can be asked for beside those. `length` is what Chat Completions call the most
+    tokens of a reply; None where the address tells. `parallel_tools`: several calls in one reply. `tool_choice`:
+    nothing here ever forces a tool, so that a server can do without.
     `context`: the tokens that one request and its answer may hold together, where that is known.
     """
 
     schema: SchemaSupport = "strict"
+    grammar: bool = False
     schema_with_tools: bool = True
     strict_tools: bool = False
     tool_choice: bool = True

@@ -15,7 +15,9 @@ class Embedded(Chat):
     """Chat Completions of the engine, which is closed with the wire."""
 
     def __init__(self, engine: Engine) -> None:
-        able = Capabilities(pictures=False, context=engine.context)
+        able = Capabilities(
+            grammar=True, schema_with_tools=False, length="max_tokens", pictures=False, context=engine.context
+        )
         super().__init__(engine.key, f"{engine.address}/v1", engine.model.name, capabilities=able)
         self.engine = engine
 

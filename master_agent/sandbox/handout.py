@@ -28,6 +28,8 @@ _SAID: tuple[tuple[bytes, Ended], ...] = (
     (b"MemoryError", "memory"),
     (b"Cannot allocate memory", "memory"),
     (b"std::bad_alloc", "memory"),
+    (b"can't start new thread", "processes"),
+    (b"fork: Resource temporarily unavailable", "processes"),
     (b"No space left on device", "disk_bytes"),
     (b"File too large", "file_bytes"),
 )

@@ -8,7 +8,7 @@ import contextlib
 import marshal
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import MAGIC_NUMBER
@@ -25,19 +25,23 @@ STARTING, HANDING_OUT, DYING = 20.0, 60.0, 3.0
 ENVIRON = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 """What every program finds in its environment; PYTHON… so that it leaves no caches and nothing said is lost."""
 
-_MODULES = ("scratch", "warden")
+_MODULES = ("scratch", "linux", "darwin", "warden")
 _COMPLAINTS = 16 * 1024
 
 
 @dataclass(frozen=True)
 class Start:
-    """How to start a warden: the command, what it inherits, who it is; and what is special in its job."""
+    """How to start a warden: the command, what it inherits, who it is; and what is special in its job.
+
+    `hint` is what to do when it does not start.
+    """
 
     command: Sequence[str]
     job: Mapping[str, Any]
     descriptors: Sequence[int] = ()
     person: Person | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    hint: str | None = None
 
 
 def warden(python: str) -> list[str]:
@@ -99,7 +103,7 @@ async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> 
         await _until_dead(process)
         if process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return _lost(0.0, None)
-        raise SandboxError(f"the sandbox did not start: {_last(await complaining)}")
+        raise SandboxError(f"the sandbox did not start: {_last(await complaining)}", hint=start.hint)
     finally:
         feeding.cancel()
         await _until_dead(process)
@@ -162,15 +166,20 @@ def _lost(seconds: float, ended: Any) -> Outcome:
 
 
 async def _until_dead(process: asyncio.subprocess.Process) -> None:
-    """Returns when every process of the sandbox is gone, however often the caller is cancelled meanwhile."""
-    dying = asyncio.ensure_future(_die(process))
+    """Returns when every process of the sandbox is gone."""
+    await undisturbed(_die(process))
+
+
+async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Does work to its end, however often the caller is cancelled meanwhile; then passes the cancelling on."""
+    doing = asyncio.ensure_future(work)
     cancelled = False
-    while not dying.done():
+    while not doing.done():
         try:
-            await asyncio.shield(dying)
+            await asyncio.shield(doing)
         except asyncio.CancelledError:
             cancelled = True
-    dying.result()
+    doing.result()
     if cancelled:
         raise asyncio.CancelledError
 

@@ -7,11 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from master_agent.errors import SandboxError
-from master_agent.sandbox import File, Outcome, Program, ProgramLimits, Sandbox, bubblewrap, landlock, unsafe
+from master_agent.sandbox import (
+    File,
+    Outcome,
+    Program,
+    ProgramLimits,
+    Sandbox,
+    bubblewrap,
+    container,
+    landlock,
+    seatbelt,
+    unsafe,
+)
 
 INSTALL = "Install bubblewrap (apt install bubblewrap, dnf install bubblewrap), or take running code away: --no-exec."
 _TRIAL = Program(("/bin/sh", "-c", "cat given && cat > made"), b"made", {"given": File(b"given")})
-_KEPT: dict[str, "Mechanism"] = {}
+_KEPT: dict[tuple[str | None, ...], "Mechanism"] = {}
 """What was found in this process."""
 
 
@@ -30,41 +41,59 @@ class Mechanism:
         return self.sandbox.gaps if self.sandbox else ()
 
 
-async def find(only: str | None = None) -> Sandbox:
+async def find(only: str | None = None, engine: str | None = None, image: str | None = None) -> Sandbox:
     """The strictest sandbox that works on this machine, or the one of that name; "unsafe" is only had by name.
 
-    SandboxError when there is none: it says of each why not, and names the package to install.
+    A container is only tried when an engine is named (docker, podman). SandboxError when there is none: it says of each
+    why not, and names the package to install.
     """
     if only == "unsafe":
         return unsafe.Unsafe()
+    ways = _ways(engine, image)
     failed = []
-    for name in _WAYS:
+    for name in ways:
         if only in (None, name):
-            mechanism = await _tried(name)
+            mechanism = await _tried(name, ways[name], (name, engine, image))
             if mechanism.sandbox:
                 return mechanism.sandbox
             failed.append(f"{name}: {mechanism.reason}")
     if not failed:
-        raise SandboxError(f"there is no sandbox called {only!r}", hint=f"There are: {', '.join(_WAYS)}")
+        raise SandboxError(f"there is no sandbox called {only!r}", hint=f"There are: {', '.join(ways)}")
     raise SandboxError(f"no sandbox works here ({'; '.join(failed)})", hint=INSTALL)
 
 
-async def look() -> tuple[Mechanism, ...]:
+async def look(engine: str | None = None, image: str | None = None) -> tuple[Mechanism, ...]:
     """Every mechanism, strictest first, each tried."""
-    return tuple([await _tried(name) for name in _WAYS])
+    ways = _ways(engine, image)
+    return tuple([await _tried(name, way, (name, engine, image)) for name, way in ways.items()])
 
 
-async def _tried(name: str) -> Mechanism:
+def _ways(engine: str | None, image: str | None) -> dict[str, Callable[[], Sandbox]]:
+    """The mechanisms in their order."""
+
+    def container_here() -> Sandbox:
+        if engine is None:
+            raise SandboxError("no container engine was named")
+        return container.here(engine, image)
+
+    return {
+        "bubblewrap": bubblewrap.here,
+        "landlock": landlock.here,
+        "container": container_here,
+        "seatbelt": seatbelt.here,
+    }
+
+
+async def _tried(name: str, way: Callable[[], Sandbox], key: tuple[str | None, ...]) -> Mechanism:
     """A mechanism that has run a little program, or what happened instead; the same answer for this whole process."""
-    if name not in _KEPT:
+    if key not in _KEPT:
         try:
-            sandbox = _WAYS[name]()
-            outcome = await sandbox.run(_TRIAL, ProgramLimits(seconds=20))
-            wrong = _wrong(outcome)
-            _KEPT[name] = Mechanism(name, None, wrong) if wrong else Mechanism(name, sandbox)
+            sandbox = way()
+            wrong = _wrong(await sandbox.run(_TRIAL, ProgramLimits(seconds=20)))
+            _KEPT[key] = Mechanism(name, None, wrong) if wrong else Mechanism(name, sandbox)
         except SandboxError as error:
-            _KEPT[name] = Mechanism(name, None, error.message, error.hint)
-    return _KEPT[name]
+            _KEPT[key] = Mechanism(name, None, error.message, error.hint)
+    return _KEPT[key]
 
 
 def _wrong(outcome: Outcome) -> str:
@@ -73,6 +102,3 @@ def _wrong(outcome: Outcome) -> str:
         return ""
     said = outcome.stderr.decode("utf-8", "replace").strip()[-200:]
     return f"a trial ended with exit code {outcome.exit_code}, signal {outcome.signal}: {said or 'it said nothing'}"
-
-
-_WAYS: dict[str, Callable[[], Sandbox]] = {"bubblewrap": bubblewrap.here, "landlock": landlock.here}

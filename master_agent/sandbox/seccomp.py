@@ -109,12 +109,16 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_dat
 
 def known(machine: str | None = None) -> bool:
     """Whether there is a table for this architecture."""
-    return (machine or platform.machine()) in _TABLES
+    return _machine(machine) in _TABLES
+
+
+def _machine(machine: str | None) -> str:
+    return {"arm64": "aarch64"}.get(name := machine or platform.machine(), name)
 
 
 def program_filter(machine: str | None = None) -> bytes:
     """The filter for a program in a sandbox. KeyError for an architecture without a table."""
-    mark, refused, judged = _TABLES[machine or platform.machine()]
+    mark, refused, judged = _TABLES[_machine(machine)]
     refuse, unknown = _ERROR | errno.EPERM, _ERROR | errno.ENOSYS
     lines = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, mark), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     if machine_is_x86(mark):

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+linux = sys.platform == "linux"
+if TYPE_CHECKING or linux:
+    from master_agent.sandbox.linux import children, proportional, taken
+else:
+    from master_agent.sandbox.darwin import children, proportional, taken
+
 TICK = 0.015
 DUMPABLE, NO_NEW_PRIVILEGES, SECCOMP, SUBREAPER, DIE_WITH_PARENT = 4, 38, 22, 36, 1
 RESTRICT_SELF = 446
@@ -40,7 +46,6 @@ RESTRICT_SELF = 446
 
 SPARE_PROCESSES = 8
 _SIGNALS = {int(signal.SIGXCPU): "cpu_seconds", int(signal.SIGXFSZ): "file_bytes"}
-linux = sys.platform == "linux"
 
 
 def main(control: BinaryIO, job: Job) -> None:
@@ -70,6 +75,7 @@ class Watch:
         self.status: int | None = None
         self.output: dict[int, bytearray] = {}
         self.names: dict[int, bytes] = {}
+        self.alone = job["alone"] and os.getpid() == 1  # else "everybody" would be everybody on the machine
         self.full = False
         self.precise_at, self.rough_then, self.exact_then = 0.0, 0, 0
         self.disk_at = 0.0
@@ -176,15 +182,11 @@ class Watch:
         """The limit that the processes of the program are over after these seconds; empty when none."""
         if now > self.limits["seconds"]:
             return "seconds"
-        size, ticks, rough, threads, cpu = resource.getpagesize(), os.sysconf("SC_CLK_TCK"), 0, 0, 0
         pids = list(self.others())
-        for pid in pids:
-            if fields := stat_of(pid):
-                cpu += sum(int(field) for field in fields[11:15])
-                threads += int(fields[17])
-                rough += int(fields[21]) * size
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if cpu / ticks + used.ru_utime + used.ru_stime > self.limits["cpu_seconds"]:
+        each = [taken(pid) for pid in pids]
+        threads, rough = sum(of[1] for of in each), sum(of[2] for of in each)
+        buried = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if sum(of[0] for of in each) + buried.ru_utime + buried.ru_stime > self.limits["cpu_seconds"]:
             return "cpu_seconds"
         if threads > self.limits["processes"]:
             return "processes"
@@ -221,7 +223,7 @@ class Watch:
     def others(self) -> Iterator[str]:
         """The processes of the program."""
         own = str(os.getpid())
-        if self.job["alone"]:
+        if self.alone:
             yield from (name for name in os.listdir("/proc") if name.isdigit() and name != own)  # noqa: PTH208
             return
         waiting = [own]
@@ -233,8 +235,10 @@ class Watch:
     def kill(self) -> None:
         """Ends every process of the program, and buries it."""
         until = time.monotonic() + 10
+        if not linux:
+            everyone(signal.SIGKILL, [*self.others(), str(-self.child)])  # where orphans do not come to us
         while self.reap() and time.monotonic() < until:
-            if self.job["alone"] and os.getpid() == 1:  # anywhere else it would end the whole machine
+            if self.alone:
                 everyone(signal.SIGKILL, ["-1"])
             else:
                 for number in (signal.SIGSTOP, signal.SIGKILL):  # who is stopped makes no new ones meanwhile
@@ -274,7 +278,7 @@ def become(job: Job, ends: tuple[int, int, int], failing: int) -> None:
     wrong = errno.EINVAL
     try:
         os.setsid()
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, *([signal.SIGXFSZ] if linux else [])):
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         for standard, end in enumerate(ends):
             os.dup2(end, standard)
@@ -332,37 +336,3 @@ def confine(kernel: Any, job: Job) -> None:
         sure(kernel.syscall(RESTRICT_SELF, job["ruleset"], 0))
     text: bytes = job["filter"]
     sure(kernel.prctl(SECCOMP, 2, ctypes.byref(Filter(len(text) // 8, text)), 0, 0))
-
-
-def stat_of(pid: str) -> list[bytes]:
-    """The fields of a process from its state on; empty when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", 0) as file:  # noqa: PTH123
-            return file.read(4096).rpartition(b")")[2].split()
-    except OSError:
-        return []
-
-
-def proportional(pid: str) -> int:
-    """Bytes that a process holds, what it shares divided by the sharers; all of it where that is hidden."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    fields = stat_of(pid)
-    return int(fields[21]) * resource.getpagesize() if fields else 0
-
-
-def children(pid: str) -> list[str]:
-    """The processes that a process has for children."""
-    found: list[str] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
-            with open(f"/proc/{pid}/task/{thread}/children") as file:  # noqa: PTH123
-                found += file.read().split()
-    except OSError:
-        pass
-    return found

@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +184,29 @@ def test_a_cancelled_program_is_dead_before_its_caller_goes_on(sandbox: Sandbox)
         return alive(b"31.125")
 
     assert asyncio.run(cancelled()) == []
+
+
+HOST = """import asyncio, sys
+from master_agent.sandbox import Program, ProgramLimits
+from master_agent.sandbox.mechanisms import find
+program = Program(("sh", "-c", "sleep 33.6875 & sleep 33.6875"))
+async def main(): await (await find(sys.argv[1])).run(program, ProgramLimits())
+asyncio.run(main())"""
+
+
+def test_a_program_dies_with_a_caller_that_is_killed(sandbox: Sandbox) -> None:
+    host = subprocess.Popen([sys.executable, "-c", HOST, sandbox.name])
+    try:
+        while len(alive(b"sleep\x0033.6875")) < 2:
+            assert host.poll() is None
+            time.sleep(0.02)
+    finally:
+        host.kill()
+        host.wait()
+    until = time.monotonic() + 10
+    while alive(b"33.6875") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert alive(b"33.6875") == []
 
 
 LEFT = """import os

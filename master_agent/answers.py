@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from master_agent.brackets import region
 from master_agent.errors import PlanError
 from master_agent.plan import MAX_BYTES
 from master_agent.threads import Reply
 
 MOST_STARTS = 500  # brackets that a plan is looked for at
-DEEPEST = 200  # brackets in one another; no plan has so many
 
 _OPENING = re.compile(r"[{\[]")
-_SIGN = re.compile(r"//[^\n]*|/\*.*?\*/|[\"'{}\[\]]", re.DOTALL)
 _PLAN_KEY = re.compile(r"(?<!\w)plan[\"'”’]?\s*:\s*\Z")
 _LIST_OF_STEPS = re.compile(r"\[\s*\{\s*[\"'“‘]?(?:id|agent|tool|prompt|needs|with)\b")
 _LIKE_JSON = re.compile(r"\{\s*(?:[\"'“‘]|//|/\*|\w+\s*(?::|\Z)|\Z)|\[\s*(?:\{|\Z)")
@@ -83,38 +82,14 @@ def _values(text: str) -> Iterator[tuple[Any, bool]]:
 
 
 def _region(text: str, start: int) -> tuple[int | None, bool]:
-    """Where what is opened at `start` is closed again, if anywhere, and whether it looks like a plan.
+    """Where what is opened at `start` is closed again, if anywhere, and whether it looks like a plan."""
+    plan = [_LIST_OF_STEPS.match(text, start) is not None]
 
-    Follows the brackets, and the texts between quotes of either kind, however badly they are written.
-    """
-    depth, position, before = 0, start, ""
-    plan = _LIST_OF_STEPS.match(text, start) is not None
-    while depth <= DEEPEST and (sign := _SIGN.search(text, position)):
-        found, here = sign.group(0), sign.start()
-        before = text[position:here].rstrip()[-1:] or before
-        position = sign.end()
-        if found in ("{", "["):
-            plan = plan or (depth == 1 and bool(_PLAN_KEY.search(text, max(start, here - 40), here)))
-            depth += 1
-        elif found in ("}", "]"):
-            depth -= 1
-            if depth == 0:
-                return position, plan
-        elif found in ("'", '"') and before in tuple("{[,:\"'"):
-            position = _text_end(text, position, found)  # elsewhere it is an apostrophe, or a quote inside a text
-        if found[0] != "/":
-            before = text[position - 1]
-    return None, plan
+    def opened(depth: int, here: int) -> None:
+        if depth == 1 and _PLAN_KEY.search(text, max(start, here - 40), here):
+            plan[0] = True
 
-
-def _text_end(text: str, position: int, quote: str) -> int:
-    """After the quote that closes a text: one that something follows which can follow a text."""
-    closing = re.compile(rf"\\.|{quote}(?=\s*(?:[,:}}\]\"'/]|\Z))", re.DOTALL)
-    while found := closing.search(text, position):
-        position = found.end()
-        if found.group(0) == quote:
-            return position
-    return len(text)
+    return region(text, start, opened).end, plan[0]
 
 
 def _decoded(text: str, start: int) -> tuple[Any, int | None]:

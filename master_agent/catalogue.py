@@ -18,6 +18,7 @@ HOSTED = ("code_interpreter", "web_search", "image_generation")
 """The tools that a model's server may run itself."""
 
 OutputKind = Literal["text", "files", "data"]
+ToolCallsKind = Literal["native", "text"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Agent:
     """Instructions, model, tools and output, as one Markdown file defines them.
 
     `hosted` are those of HOSTED that it may use. `output` is "text", "files" (code blocks become `data.files`) or
-    "data" (JSON that follows `schema`). `sha256` is that of the file's bytes.
+    "data" (JSON that follows `schema`). `tool_calls` says how it calls its tools, where its file does: by the server's
+    own means, or in its text. `sha256` is that of the file's bytes.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Agent:
     tools: tuple[str, ...] = ()
     finish: tuple[str, ...] = ()
     hosted: tuple[str, ...] = ()
+    tool_calls: ToolCallsKind | None = None
     model: str | None = None
     temperature: float | None = None
     output: OutputKind = "text"
@@ -117,7 +120,19 @@ def parse_agent(text: str, path: Path, tools: Collection[str]) -> Agent:
 class _Reader:
     """Reads one file's settings and gathers their faults."""
 
-    known = ("name", "description", "when", "tools", "finish", "hosted", "model", "temperature", "output", "limits")
+    known = (
+        "name",
+        "description",
+        "when",
+        "tools",
+        "finish",
+        "hosted",
+        "tool_calls",
+        "model",
+        "temperature",
+        "output",
+        "limits",
+    )
 
     def __init__(self, path: Path, front: Mapping[Any, Any], tools: Collection[str]) -> None:
         self.path, self.front, self.tools = path, front, tools
@@ -155,6 +170,7 @@ class _Reader:
             tools=tools,
             finish=finish,
             hosted=hosted,
+            tool_calls=self.tool_calls(),
             model=self.text("model"),
             temperature=self.number("temperature", 0, 2),
             output=output,
@@ -193,7 +209,9 @@ class _Reader:
         if value is None:
             return ()
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.faults.append(f"{key}: expected a list of names, found {_shown(value)}")
+            more = "; tools that are called in text are still a list, with tool_calls: text beside it"
+            hint = more if (key, value) == ("tools", "text") else ""
+            self.faults.append(f"{key}: expected a list of names, found {_shown(value)}{hint}")
             return ()
         return tuple(value)
 
@@ -202,6 +220,14 @@ class _Reader:
         unknown = [name for name in names if name not in HOSTED]
         self.faults += [f'hosted: no hosted tool "{name}"{suggestion(name, HOSTED)}' for name in unknown]
         return names
+
+    def tool_calls(self) -> ToolCallsKind | None:
+        match self.front.get("tool_calls"):
+            case "native" | "text" | None as value:
+                return value
+            case value:
+                self.faults.append(f'tool_calls: expected "native" or "text", found {_shown(value)}')
+        return None
 
     def output(self) -> tuple[OutputKind, Mapping[str, Any] | None]:
         value = self.front.get("output", "text")

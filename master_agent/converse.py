@@ -23,6 +23,7 @@ from master_agent.threads import (
 from master_agent.tools import ToolCall, ToolOutput, Use
 
 LAST = "last"
+QUOTED = 80  # characters of a call that cannot be read, in a message
 HOPELESS: tuple[ErrorType, ...] = ("missing_token", "replay_differs")
 
 
@@ -45,15 +46,18 @@ async def converse(
     make: Callable[[ModelToolCall], ToolCall],
     marked: Callable[[ModelToolCall, ToolOutput], str],
     turns: int,
+    remind: Callable[[str], UserTurn],
     finish: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Alternates model and tools until the run is over. All outputs of a round go back at once, each as `marked` tells.
 
-    A round that wholly succeeded and holds a finish tool with `last: true` ends it without another request. StepError
-    when the model refuses, is cut off, uses `turns` requests without coming to an end, or comes to one though its
-    finish tools have all failed: words do not make a file or a picture.
+    A round that wholly succeeded and holds a finish tool with `last: true` ends it without another request. A call that
+    cannot be read is answered by `remind`, once. StepError when the model refuses, is cut off, cannot be understood
+    even so, uses `turns` requests without coming to an end, or comes to one though its finish tools have all failed:
+    words do not make a file or a picture.
     """
     outputs: list[ToolOutput] = []
+    reminded = False
     finishing: list[ErrorInfo | None] = []
     said: Turn = turn
     for number in range(options.turn, options.turn + turns):
@@ -62,6 +66,12 @@ async def converse(
             text = _completed(reply)
             _not_in_vain(finishing)
             return Outcome(text, tuple(outputs), number)
+        if not reply.calls:
+            if reminded:
+                raise _unreadable(reply)
+            said, reminded = remind(reply.reason or ""), True
+            continue
+        reminded = False
         made = await _use_all(reply.calls, use, make, finish)
         for asked, output, _ in made:
             _not_hopeless(output)
@@ -124,6 +134,15 @@ def _not_in_vain(finishing: list[ErrorInfo | None]) -> None:
     last = finishing[-1] if finishing else None
     if last is not None and None not in finishing:
         raise StepError(last.message, hint=last.hint, type=last.type)
+
+
+def _unreadable(reply: Reply) -> StepError:
+    quoted = " ".join((reply.reason or "").split())[:QUOTED]
+    return StepError(
+        f"the model calls a tool in a way that cannot be read, though it was told how: {quoted!r}",
+        hint="Try another --model, or say tool_calls: native or text in the agent's file, whichever it does not say.",
+        type="malformed_reply",
+    )
 
 
 def _completed(reply: Reply) -> str:

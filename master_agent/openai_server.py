@@ -1,6 +1,7 @@
 """What speaks through OpenAI's SDK shares: a client without surprises, bounds on waits, its errors as ours, usage."""
 
 import asyncio
+import ipaddress
 import json
 import math
 import re
@@ -99,6 +100,16 @@ class Server:
     def is_openai(self) -> bool:
         host = urlsplit(self.address).hostname or ""
         return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it is on this machine or in its own network, by its address."""
+        host = urlsplit(self.address).hostname or ""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return host == "localhost" or host.endswith((".localhost", ".local"))
+        return address.is_loopback or address.is_private
 
     def client(self, organization: str | None = None, project: str | None = None) -> "AsyncOpenAI":
         """A client that sends what its arguments say; ModelError when the key cannot be one.

@@ -78,7 +78,8 @@ class StepPast:
         error = finished.result.error
         if error is not None and error.type == "limit" and not self._cut_off:
             return  # the next request was one too many; nothing that came before it failed
-        if self.replies and self.replies[max(self.replies)].status != "requires_action":
+        last = self.replies[max(self.replies)] if self.replies else None
+        if last is not None and not last.calls:  # an end that was none, or a call that could not be read
             del self.replies[max(self.replies)]
         failed = {asked for asked, output in self.outputs.items() if output.error is not None}
         for asked in failed & (self._last_round | {finished.step or ""}):

@@ -158,20 +158,21 @@ HOSTED: tuple[Provider, ...] = (
 )
 """In the order in which their keys are looked for."""
 
+# All of them leave calls in the text that a model did not write as their parsers want them, so those count too.
 LOCAL: tuple[Provider, ...] = (
     Provider(
         # docs.ollama.com/api/openai-compatibility: no tool_choice; tool calls got lost in streams of older versions.
         "ollama",
         "Ollama",
         kind="local",
-        capabilities=Capabilities(stream_with_tools=False, tool_choice=False, length="max_tokens"),
+        capabilities=Capabilities(stream_with_tools=False, tool_choice=False, length="max_tokens", tool_calls="either"),
     ),
     Provider(
         # lmstudio.ai/docs/developer/openai-compat
         "lmstudio",
         "LM Studio",
         kind="local",
-        capabilities=Capabilities(length="max_tokens"),
+        capabilities=Capabilities(length="max_tokens", tool_calls="either"),
     ),
     Provider(
         # tools/server/README.md of llama.cpp: one call a reply unless asked otherwise; ggml-org/llama.cpp#11847: a
@@ -179,14 +180,16 @@ LOCAL: tuple[Provider, ...] = (
         "llama-server",
         "llama.cpp's llama-server",
         kind="local",
-        capabilities=Capabilities(schema_with_tools=False, parallel_tools=False, length="max_tokens"),
+        capabilities=Capabilities(
+            schema_with_tools=False, parallel_tools=False, length="max_tokens", tool_calls="either"
+        ),
     ),
     Provider(
         # docs.vllm.ai/en/latest/serving/openai_compatible_server.html
         "vllm",
         "vLLM",
         kind="local",
-        capabilities=Capabilities(length="max_tokens"),
+        capabilities=Capabilities(length="max_tokens", tool_calls="either"),
     ),
 )
 """In the order in which they are chosen where several answer."""

@@ -112,6 +112,7 @@ class Runner:
             marked=self._marked,
             turns=turns,
             finish=frozenset(agent.finish),
+            remind=self._remind,
         )
         if agent.output == "data":
             outcome, data = await self._data(agent, thread, outcome, options, call)
@@ -146,6 +147,7 @@ class Runner:
                 make=lambda asked: ToolCall(asked.id, f"{asked.name} (not now)", asked.arguments, options.step),
                 marked=self._marked,
                 turns=1,
+                remind=self._remind,
             )
             outcome = replace(outcome, text=again.text, turns=again.turns)
             fault = _schema_fault(outcome.text, agent.schema)
@@ -156,6 +158,10 @@ class Runner:
     def _marked(self, asked: ModelToolCall, output: ToolOutput) -> str:
         """What a tool gave back, as a model is told of it: files, pages and words of servers are data like the rest."""
         return self.boundaries.wrap(f"\n{output.text}\n", tool=asked.name)
+
+    def _remind(self, quote: str) -> UserTurn:
+        """What an agent is told whose call cannot be read."""
+        return UserTurn(self.prompts.fill("unreadable", quote=quote).message)
 
     def _check_hosted(self, agent: Agent) -> None:
         """StepError where a tool that the agent needs is run by no server on this wire."""
@@ -189,6 +195,7 @@ class Runner:
             tools=tuple(self._tool_spec(name, name in agent.finish) for name in agent.tools),
             output=agent.schema,
             hosted=agent.hosted,
+            tool_calls=agent.tool_calls,
         )
 
     def _tool_spec(self, name: str, finish: bool) -> ToolSpec:

@@ -43,7 +43,7 @@ LAYERS = [
     ["references"],
     ["results"],
     ["attachments"],
-    ["errors", "secrets", "values"],
+    ["errors", "secrets", "values", "brackets"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_CLI = "settings"  # only the command line may read settings

@@ -70,6 +70,7 @@ class Conversation:
                 make=lambda asked: ToolCall(asked.id, asked.name, asked.arguments, "a"),
                 marked=lambda _, output: output.text,
                 turns=turns,
+                remind=lambda quote: UserTurn(f"What is {quote}?"),
                 finish=frozenset(finish),
             )
 
@@ -252,6 +253,7 @@ def test_tools_that_run_are_cancelled_with_it() -> None:
             make=lambda asked: ToolCall(asked.id, asked.name, asked.arguments),
             marked=lambda _, output: output.text,
             turns=3,
+            remind=UserTurn,
         )
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(work, 5)

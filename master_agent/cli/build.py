@@ -62,6 +62,7 @@ async def master(
             chosen = models.nobody()
         else:
             chosen = played.models(settings) if played else await models.choose(settings, words)
+            chosen = models.in_words(chosen, words)
         fetcher = Fetcher(allowed_hosts(settings))
         try:
             of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"

@@ -1,6 +1,6 @@
 """From settings to the wire and the models that a run speaks to, with the reason for each choice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from master_agent.cli import local
 from master_agent.context import Boundaries
@@ -8,7 +8,7 @@ from master_agent.errors import ModelError, SettingsError
 from master_agent.openai_server import Server
 from master_agent.prompts import Prompts
 from master_agent.settings import Settings, WireName
-from master_agent.threads import Wire
+from master_agent.threads import Capabilities, Wire
 
 PLANNER_MODEL, AGENT_MODEL = "gpt-6-sol", "gpt-6-luna"  # OpenAI's, without a shutdown date as of 2026-11
 
@@ -32,6 +32,16 @@ def nobody() -> Models:
     from master_agent.threads.scripted import Script, Scripted
 
     return Models(Scripted(Script([])), None, None, "no model is asked")
+
+
+def in_words(chosen: Models, words: Words) -> Models:
+    """The same, understood too where a model calls tools in its text; for wires that keep their threads here."""
+    from master_agent.threads.chat import Chat
+    from master_agent.threads.scripted import Scripted
+    from master_agent.threads.spoken import Spoken
+
+    wire = chosen.wire
+    return replace(chosen, wire=Spoken(wire, *words)) if isinstance(wire, Chat | Scripted) else chosen
 
 
 def wire_name(settings: Settings) -> tuple[WireName, str]:
@@ -96,7 +106,8 @@ def _wire(name: WireName, settings: Settings, model: str, words: Words | None) -
             return Assistants(key, address, model, retell=in_words(*words) if words else as_data)
     from master_agent.threads.chat import Chat
 
-    return Chat(key, address, model)
+    able = Capabilities(tool_calls="either") if Server(address).is_near else None
+    return Chat(key, address, model, capabilities=able)
 
 
 def _scripted(settings: Settings) -> Wire:

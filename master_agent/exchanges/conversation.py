@@ -35,6 +35,7 @@ def what_is_told(agent: AgentSpec, turn: Turn, model: str | None) -> Data:
             for tool in agent.tools
         ],
         "hosted": list(agent.hosted),
+        "tool_calls": agent.tool_calls,
         "output": None if agent.output is None else dict(agent.output),
         "turn": said,
     }

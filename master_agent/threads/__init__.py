@@ -16,6 +16,7 @@ from master_agent.results import Usage
 RunStatus = Literal["requires_action", "completed", "failed", "cancelled", "expired", "incomplete"]
 SchemaSupport = Literal["strict", "object", "none"]
 LengthName = Literal["max_tokens", "max_completion_tokens"]
+ToolCalls = Literal["native", "either", "text"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Capabilities:
     tokens of a reply; None where the address tells. `parallel_tools`: several calls in one reply. `tool_choice`:
     nothing here ever forces a tool, so that a server can do without.
     `context`: the tokens that one request and its answer may hold together, where that is known.
+    `tool_calls`: how tools are called: by the server's own means ("native"); by those, but what a model writes of calls
+    into its text counts too ("either"); or in its text alone ("text"), because it knows of no tools.
     """
 
     schema: SchemaSupport = "strict"
@@ -46,6 +49,7 @@ class Capabilities:
     hosted_tools: frozenset[str] = frozenset()
     can_continue: bool = True
     context: int | None = None
+    tool_calls: ToolCalls = "native"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class AgentSpec:
     """What is fixed when a thread opens.
 
     `output` is the JSON Schema that the last reply shall follow, if any; `hosted` names tools that the server runs.
+    `tool_calls` goes before what the server is known to be able to.
     """
 
     name: str
@@ -72,6 +77,7 @@ class AgentSpec:
     tools: tuple[ToolSpec, ...] = ()
     output: Mapping[str, Any] | None = None
     hosted: tuple[str, ...] = ()
+    tool_calls: ToolCalls | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,7 @@ class Source:
 class Reply:
     """The answer to one turn. `reason` says why a run is incomplete, failed or was refused.
 
+    One that requires action but holds no calls has a call in its text that cannot be read: `reason` quotes it.
     `files` are what tools that the server ran have made, in order; a picture that was generated has the name "", for
     nobody gave it one. `lost` says of each file that could not be had why. `sources` are cited pages, each once.
     """
@@ -203,6 +210,17 @@ class Thread(Protocol):
 
     async def cancel(self) -> None:
         """Stops what runs on the server's side, if anything does."""
+
+
+class OwnThread(Thread, Protocol):
+    """A conversation that is kept on this side, where what was said last can still be shortened."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do with the agent's model, as far as it has shown."""
+
+    def amend(self, text: str) -> None:
+        """Puts `text` in the place of what the last Reply said."""
 
 
 class Wire(Protocol):

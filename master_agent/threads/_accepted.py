@@ -14,6 +14,12 @@ _UNSUPPORTED = re.compile(
 )
 _ABOUT_FORMAT = re.compile(r"response_format|text\.format|json_schema|json_object|structured output", re.IGNORECASE)
 _ABOUT_STRICT = re.compile(r"\bstrict\b|schema for function", re.IGNORECASE)
+_ABOUT_TOOLS = re.compile(
+    r"(not|n't) support (tools?|tool (use|calls?|calling)|function calling)\b|enable-auto-tool-choice"
+    r"|\b(tools?|tool (use|calling)|function calling) (is|are) not (supported|enabled)"
+    r"|(unsupported|unrecogni[sz]ed)\b.{0,40}\btools\b",
+    re.IGNORECASE,
+)
 _PARAMETERS = {
     **{
         name: re.compile(rf"\b{name}\b")
@@ -58,6 +64,9 @@ class Accepted:
         elif _ABOUT_STRICT.search(complaint) and _strict(body):
             able = replace(able, strict_tools=False)
             refused.append("strict")
+        elif "messages" in body and body.get("tools") and _ABOUT_TOOLS.search(complaint):
+            able = replace(able, tool_calls="text")
+            refused.append("tools")
         if able.pictures and _ABOUT_PICTURES.search(complaint) and _shows(body):
             able = replace(able, pictures=False)
             refused.append("pictures")

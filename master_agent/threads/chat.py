@@ -97,6 +97,15 @@ class ChatThread:
         self._items = (*asked, message)
         yield reply
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do with the agent's model, as far as it has shown."""
+        return self._wire.accepted(self.agent.model or self._wire.model).capabilities
+
+    def amend(self, text: str) -> None:
+        """Puts `text` in the place of what the last Reply said."""
+        self._items = (*self._items[:-1], {**self._items[-1], "content": text})
+
     async def cancel(self) -> None:
         """Nothing: a request ends with its connection, which closing or cancelling `send` closes."""
 

@@ -16,7 +16,12 @@ class Embedded(Chat):
 
     def __init__(self, engine: Engine) -> None:
         able = Capabilities(
-            grammar=True, schema_with_tools=False, length="max_tokens", pictures=False, context=engine.context
+            grammar=True,
+            schema_with_tools=False,
+            length="max_tokens",
+            pictures=False,
+            context=engine.context,
+            tool_calls="either",
         )
         super().__init__(engine.key, f"{engine.address}/v1", engine.model.name, capabilities=able)
         self.engine = engine

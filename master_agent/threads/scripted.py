@@ -219,6 +219,15 @@ class ScriptedThread:
         self.state = ThreadState(self.state.wire, {}, (*self.state.items, turn.to_data(), _said(reply)))
         yield reply
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return Scripted.capabilities
+
+    def amend(self, text: str) -> None:
+        """Puts `text` in the place of what the last Reply said."""
+        *before, last = self.state.items
+        self.state = ThreadState(self.state.wire, {}, (*before, {**last, "text": text}))
+
     async def cancel(self) -> None:
         """Nothing runs anywhere else."""
 

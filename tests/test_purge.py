@@ -5,10 +5,15 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from master_agent.events import ModelReplied, RunFinished, RunStarted, ToolProgressed
+from master_agent.events import Event, ModelReplied, RunFinished, RunStarted, ToolProgressed
 from master_agent.journal import LONG_TEXT, Journal
+from master_agent.purge import remotes
 from tests.conftest import Cli
+from tests.servers.assistant_runs import says
+from tests.servers.assistants import AssistantsServer
+from tests.servers.responses import ResponsesServer, reply
 from tests.terminal import AtTerminal
 from tests.test_undo import run, writes
 
@@ -86,17 +91,92 @@ def test_a_run_at_work_is_not_purged(cli: Cli) -> None:
     process.communicate(timeout=30)
 
 
-def test_what_lies_at_services_is_named(cli: Cli) -> None:
+def test_what_lies_at_services_is_named_and_where_it_cannot_be_removed_it_is_said(cli: Cli) -> None:
     with Journal(database(cli), "r1") as journal:
-        journal.note(RunStarted(task="Greet"))
+        journal.note(RunStarted(task="Greet", workspace=str(cli.folder)))
         journal.note(ModelReplied(step="a", status="completed", text="x" * LONG_TEXT, ids={"conversation": "conv_1"}))
         journal.note(ToolProgressed(step="a", tool="generate_image", remote_id="p1"))
         journal.note(RunFinished(status="done"))
 
     ran = cli("purge", "r1", "--yes")
 
-    assert "conversation conv_1 (run r1)" in ran.err and "prediction p1 (run r1)" in ran.err
+    assert ran.code == 3  # there is no key
+    assert "conversation conv_1 (run r1): stays there: there is no OPENAI_API_KEY to ask with" in ran.err
+    assert "prediction p1 (run r1): stays there: Replicate deletes no prediction by its API" in ran.err
+    assert "By hand: curl -X DELETE https://api.openai.com/v1/conversations/ID" in ran.err
     assert rows(cli, "SELECT count(*) FROM blobs") == [(0,)]
+
+
+def test_what_names_a_remote_object_is_found_wherever_it_stands() -> None:
+    items: list[dict[str, JsonValue]] = [{"content": [{"annotations": [{"container_id": "cntr_1"}]}]}]
+    history: list[Event] = [
+        ModelReplied(status="completed", ids={"conversation": "conv_1"}, remote_id="resp_1"),
+        ModelReplied(status="completed", ids={"conversation": "conv_1"}, remote_id="resp_2"),
+        ModelReplied(status="completed", remote_id="resp_3", items=items),  # the server was asked to keep nothing
+        ModelReplied(status="completed", ids={"thread": "t", "assistant": "a", "run": "r", "message": "m"}),
+        ToolProgressed(tool="generate_image", remote_id="p1"),
+    ]
+    assert [(one.kind, one.id) for one in remotes(history)] == [
+        ("response", "resp_1"),
+        ("response", "resp_2"),
+        ("container", "cntr_1"),
+        ("thread", "t"),
+        ("prediction", "p1"),
+        ("conversation", "conv_1"),
+        ("assistant", "a"),
+    ]
+
+
+PLAN = {"id": "a", "agent": "code", "prompt": "Hi", "needs": []}
+KEY = {"OPENAI_API_KEY": "sk-right"}
+
+
+def at(server: ResponsesServer | AssistantsServer, wire: str, *more: str) -> tuple[str, ...]:
+    return ("--wire", wire, "--openai-base-url", server.base_url, "--model", "test-model", *more)
+
+
+def test_a_purged_run_takes_its_conversation_with_it_and_a_refused_key_is_told(cli: Cli) -> None:
+    with ResponsesServer([reply("Hello."), reply("Hello.")], key="sk-right") as server:
+        server.keeping.containers.add("cntr_1")
+        flags = at(server, "responses", "--thread-store", "conversation")
+        first, second = (cli("run", cli.plan(PLAN), *flags, "--json", env=KEY).json["run_id"] for _ in range(2))
+        assert len(server.conversations) == len(server.kept) == 2
+
+        ran = cli("purge", first, "--yes", "--json", env=KEY)
+
+        assert (ran.code, ran.json["purged"], ran.json["not_removed"]) == (0, [first], []), ran.err
+        assert [one["kind"] for one in ran.json["removed"]] == ["response", "conversation"]
+        assert (len(server.conversations), len(server.kept), server.keeping.orphans) == (1, 1, [])
+
+        asked = len(server.requests)
+        refused = cli("clean", "--older-than", "0h", "--yes", "--json", env={"OPENAI_API_KEY": "sk-wrong"})
+
+        assert (refused.code, refused.json["purged"]) == (3, [second])
+        assert [one["kind"] for one in refused.json["not_removed"]] == ["response", "conversation"]
+        assert "Incorrect API key" in refused.json["not_removed"][1]["why"]
+        assert len(server.requests) == asked + 1  # for nothing else would be let in either
+    assert cli("runs", "--json").json == []
+
+
+@pytest.mark.slow
+def test_threads_of_a_failed_run_go_with_it_what_is_gone_is_told_and_local_only_asks_nobody(cli: Cli) -> None:
+    with AssistantsServer([says("One."), says("Two.")] * 2) as server:
+        fails = {"id": "c", "tool": "read_file", "with": {"path": "nowhere.txt"}, "needs": ["b"]}
+        steps = (PLAN, {**PLAN, "id": "b", "needs": ["a"]}, fails)
+        flags = (*at(server, "assistants"), "--attempts", "1", "--json")
+        first, second = (cli("run", cli.plan(*steps), *flags, env=KEY).json["run_id"] for _ in range(2))
+        assert len(server.threads) == 4 and server.assistants
+
+        gone = next(iter(server.threads))
+        del server.threads[gone]
+        ran = cli("purge", first, "--yes", "--json", env=KEY)
+
+        assert ran.code == 0 and {one["id"] for one in ran.json["gone_before"]} == {gone}
+        assert len(server.threads) == 2
+        asked = len(server.requests)
+        local = cli("purge", second, "--yes", "--local-only", env=KEY)
+        assert (local.code, len(server.requests)) == (0, asked)
+        assert "stays there: --local-only was said" in local.err
 
 
 def test_clean_removes_what_is_old_and_a_dry_run_nothing(cli: Cli) -> None:

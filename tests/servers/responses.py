@@ -18,6 +18,7 @@ from typing import Any
 from tests.servers.chat import error, json_body
 from tests.servers.chat import reset as reset_connection
 from tests.servers.loopback import Behaviour, Body, Exchange, Loopback, Recorded
+from tests.servers.responses_keeping import Keeping
 from tests.servers.responses_rules import Fault, body_fault, order_fault
 
 USAGE: Body = {
@@ -304,6 +305,7 @@ class ResponsesServer(Loopback):
         self.faults: list[str] = []
         self.kept: dict[str, list[Body]] = {}
         self.conversations: dict[str, list[Body]] = {}
+        self.keeping = Keeping(self.kept, self.conversations)
         self._brain = answers if callable(answers) else _in_order(answers)
         self._models = models
         self._key = key
@@ -343,6 +345,8 @@ class ResponsesServer(Loopback):
                 return json_body({"id": name, "object": "conversation", "created_at": 1, "metadata": None})
             case "POST", "/v1/responses":
                 return self._respond(request.body)
+            case "DELETE" | "GET", _ if answer := self.keeping.answer(request.method, request.path):
+                return answer
         return error(404, f"Invalid URL ({request.method} {request.path})")
 
     def _respond(self, body: Body) -> Behaviour:

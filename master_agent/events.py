@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Field, JsonValue, TypeAdapter
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
 from master_agent.plan import Plan
 from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
@@ -238,7 +238,9 @@ Event = (
     | RunFinished
 )
 
-EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+EVENT: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="type")], config=ConfigDict(defer_build=True)
+)
 """Reads an event from JSON, and gives the schema of all of them."""
 
 

@@ -5,6 +5,7 @@ import ipaddress
 import json
 import math
 import re
+import ssl
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
+from master_agent.quick import importing
 from master_agent.results import Usage
 
 if TYPE_CHECKING:
@@ -80,6 +82,22 @@ class Deadline:
         return min(self, Deadline.after(seconds, late), key=lambda deadline: deadline.at)
 
 
+class _WhenNeeded(ssl.SSLContext):
+    """The certificates that are trusted, read when something is encrypted: a plain address only redirects to that."""
+
+    def wrap_bio(self, *arguments: Any, **more: Any) -> ssl.SSLObject:
+        import httpx2
+
+        return httpx2.create_ssl_context().wrap_bio(*arguments, **more)
+
+
+def _plain() -> "httpx2.AsyncClient":
+    """The SDK's own client for an address without encryption, without 30 ms of reading certificates."""
+    from openai import DefaultAsyncHttpxClient
+
+    return DefaultAsyncHttpxClient(verify=_WhenNeeded(ssl.PROTOCOL_TLS_CLIENT))
+
+
 @dataclass(frozen=True)
 class Server:
     """Where requests go and with which key; `base_url` None is OpenAI's own address."""
@@ -117,14 +135,19 @@ class Server:
         The SDK would add a key, an address, an organisation, a project and an Authorization header of the environment,
         whichever server this is; so none of them is left to it.
         """
-        from openai import AsyncOpenAI
+        with importing():
+            from openai import AsyncOpenAI
 
         key = (self.api_key or "").strip() or "no-key"  # the SDK wants one; servers that need none do not look at it
         if not key.isascii() or not key.isprintable() or " " in key:
             message = f"the key for {self.shown} holds characters that no key has"
             raise ModelError(message, type="authentication", hint="Copy the key again into OPENAI_API_KEY.")
         client = AsyncOpenAI(
-            api_key=key, base_url=self.address, max_retries=0, default_headers={"Authorization": f"Bearer {key}"}
+            api_key=key,
+            base_url=self.address,
+            max_retries=0,
+            default_headers={"Authorization": f"Bearer {key}"},
+            http_client=None if self.address.startswith("https:") else _plain(),
         )
         client.organization, client.project = organization, project
         return client

@@ -30,7 +30,9 @@ _ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True, defer_build=True
+    )
 
 
 class AgentStep(_Contract):

@@ -13,7 +13,10 @@ RunStatus = Literal["done", "partial", "failed", "cancelled", "limited", "waitin
 class Contract(BaseModel):
     """A frozen value that crosses a boundary as JSON; readers ignore fields they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
+    # Each model is built when it is first used: a run that starts needs few of them.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True, defer_build=True
+    )
 
 
 class Usage(Contract):

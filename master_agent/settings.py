@@ -8,7 +8,9 @@ Each setting has one name in three forms: flag `--planner-model`, variable `MAST
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
@@ -147,7 +149,8 @@ class Setting:
             raise SettingsError(f"{source}: {str(error)[:1].lower()}{str(error)[1:].rstrip('.')}{shown}") from None
 
 
-def table() -> dict[str, Setting]:
+@cache
+def table() -> Mapping[str, Setting]:
     """Every setting by name, in the order of Settings."""
     hints = get_type_hints(Settings, include_extras=True)
     rows: dict[str, Setting] = {}
@@ -158,7 +161,7 @@ def table() -> dict[str, Setting]:
         if about is not None:
             variable = about.variable or PREFIX + f.name.upper()
             rows[f.name] = Setting(f.name, hint, f.default, about.help, variable, about.folder, about.secret)
-    return rows
+    return MappingProxyType(rows)
 
 
 def config_folder(environ: Mapping[str, str]) -> Path:

@@ -43,6 +43,7 @@ LAYERS = [
     ["references"],
     ["results"],
     ["attachments"],
+    ["quick"],
     ["errors", "secrets", "values", "brackets"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

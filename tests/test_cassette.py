@@ -16,7 +16,7 @@ import pytest
 from master_agent.attachments import Attachment
 from master_agent.cassette import DIGEST, Forms, Recorder, difference, read_cassette
 from master_agent.errors import ReplayError, SettingsError
-from master_agent.exchanges import Recording, ReplayedWire, Replaying
+from master_agent.exchanges.tapes import Recording, ReplayedWire, Replaying
 from master_agent.results import Usage
 from master_agent.secrets import HIDDEN, Secrets
 from master_agent.threads import (

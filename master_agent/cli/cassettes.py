@@ -12,7 +12,7 @@ from master_agent.cassette import Cassette, Data, Forms, Recorder, read_cassette
 from master_agent.cli import keys
 from master_agent.cli.models import Models
 from master_agent.errors import SettingsError
-from master_agent.exchanges import Deck, Recording, ReplayedWire, Replaying
+from master_agent.exchanges import Deck
 from master_agent.settings import Settings
 from master_agent.workspace import Workspace
 
@@ -30,6 +30,8 @@ class Played:
 
     def models(self, settings: Settings) -> Models:
         """Who answers: the cassette; the models are those that were asked then, unless others are set."""
+        from master_agent.exchanges.tapes import ReplayedWire, Replaying
+
         head = self.cassette.head
         agents, planner, hosted = head.get("agents"), head.get("planner"), head.get("hosted")
         model = settings.model or (str(agents) if agents else None)
@@ -71,11 +73,14 @@ def played(settings: Settings, workspace: Workspace, *, resumed: bool) -> Played
 @contextmanager
 def deck(settings: Settings, chosen: Models, played: Played | None, mark: str, task: str | None) -> Iterator[Deck]:
     """What stands around the ports of a run, as the settings want it."""
+    if played is None and settings.record is None:
+        yield Deck()
+        return
+    from master_agent.exchanges.tapes import Recording, Replaying
+
     if played is not None:
         yield Replaying(played.cassette, _forms(settings, mark), chosen.agents)
-    elif settings.record is None:
-        yield Deck()
-    else:
+    elif settings.record is not None:
         forms = _forms(settings, mark)
         recorder = Recorder(settings.record, forms.answered(_head(chosen, mark, task)))
         try:

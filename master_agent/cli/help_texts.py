@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from master_agent.cli.commands import COMMANDS, HIDDEN
+from master_agent.quick import importing
 
 
 class Commands(TyperGroup):
@@ -25,7 +26,9 @@ class Commands(TyperGroup):
 def _real(name: str) -> Any:
     """The command itself, as its module registers it."""
     app = typer.Typer(rich_markup_mode=None)
-    import_module(f"master_agent.cli.{(COMMANDS | HIDDEN)[name].module}").add_to(app)
+    with importing():
+        module = import_module(f"master_agent.cli.{(COMMANDS | HIDDEN)[name].module}")
+    module.add_to(app)
     app.registered_commands = [command for command in app.registered_commands if command.name == name]
     app.registered_groups = [group for group in app.registered_groups if group.name == name]
     _tidy(app)

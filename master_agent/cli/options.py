@@ -105,6 +105,7 @@ def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Calla
     return decorate
 
 
+@functools.cache
 def _flag(setting: Setting) -> inspect.Parameter:
     default = f"; default {_plain(setting.default)}" if isinstance(setting.default, str | int | float) else ""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""

@@ -43,7 +43,7 @@ OTHER_PORTS = ("image", "fetch")  # of a recorded run
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ScriptedCall(_Line):

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pydantic import JsonValue
 
@@ -24,7 +25,7 @@ MOST_FILES = 50  # of one earlier result
 class Inputs:
     """What a step is given: the results it may build on, in plan order, and the task's parameters."""
 
-    results: dict[str, StepResult] = field(default_factory=dict)
+    results: dict[str, StepResult] | MappingProxyType[str, StepResult] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
 
@@ -66,7 +67,7 @@ def tell(inputs: Inputs, boundaries: Boundaries) -> str:
     """The earlier results, one marked block for each; long ones cut, with a note of where the whole is."""
     blocks: list[str] = []
     room = TOTAL_LIMIT
-    for step_id in reversed(inputs.results.keys()):
+    for step_id in reversed(inputs.results):
         if len(blocks) == MOST_RESULTS:
             blocks.append(f"({len(inputs.results) - MOST_RESULTS} earlier results are not shown)")
             break

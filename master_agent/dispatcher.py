@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from types import MappingProxyType
 from typing import Literal
 
 from master_agent.context import Inputs, Perform
@@ -94,7 +95,7 @@ class Dispatcher:
     def _start(self, group: asyncio.TaskGroup) -> None:
         while self._ready and len(self._running) < self.concurrency and not self._stopped:
             step_id = self._ready[0]
-            if self.most is not None and len(self._begun | {step_id}) > self.most:
+            if self.most is not None and step_id not in self._begun and len(self._begun) >= self.most:
                 if not self._running:  # else one of them may turn out to be reused, and leave room
                     self._stopped, self._limit = True, _too_many(self.most)
                 return
@@ -134,8 +135,8 @@ class Dispatcher:
         self._start(group)
 
     def _inputs(self, step: Step) -> Inputs:
-        if self.plan.order == "sequence":  # everything earlier, which is in order already
-            return Inputs(dict(self._results), self.plan.params, self._attempt(step))
+        if self.plan.order == "sequence":  # everything earlier, in order already; nothing joins it while the step runs
+            return Inputs(MappingProxyType(self._results), self.plan.params, self._attempt(step))
         given = {need: self._results[need] for need in sorted(step.needs, key=self._place.__getitem__)}
         return Inputs(given, self.plan.params, self._attempt(step))
 

@@ -262,5 +262,8 @@ def written(event: Event) -> tuple[Event, str]:
     return event, line
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def _line(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODE(body)

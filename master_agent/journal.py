@@ -8,7 +8,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -135,12 +134,16 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+Safe = asyncio.Future[None]
+"""Comes to its end on its own loop when an event is on the disk."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     row: tuple[str, int, str, str | None, str, str]
     blobs: dict[str, bytes]
     event: Event
-    safe: Future[None] | None
+    safe: Safe | None
     done: DoneStep | None = None
 
 
@@ -222,10 +225,9 @@ class Journal:
 
         `blobs` are contents that the event names by their SHA-256, kept with it.
         """
-        safe: Future[None] = Future()
-        safe.set_running_or_notify_cancel()  # a caller that is cancelled must not break the writer
+        safe: Safe = asyncio.get_running_loop().create_future()
         stamped = self._take(event, safe, blobs)
-        await asyncio.wrap_future(safe)
+        await safe
         return stamped
 
     def tell(self, event: Event) -> None:
@@ -257,7 +259,7 @@ class Journal:
             if error is None:
                 raise
 
-    def _take(self, event: Event, safe: Future[None] | None, contents: Mapping[str, bytes] | None = None) -> Event:
+    def _take(self, event: Event, safe: Safe | None, contents: Mapping[str, bytes] | None = None) -> Event:
         if self._broken:
             raise self._broken
         if self._closed:
@@ -320,12 +322,7 @@ class Journal:
                         f"the journal cannot be written: {error}",
                         hint="Free some disk space, or name another folder: --state-dir DIR",
                     )
-            for entry in batch:
-                if entry.safe:
-                    if failure:
-                        entry.safe.set_exception(failure)
-                    else:
-                        entry.safe.set_result(None)
+            _tell_those_who_wait([entry.safe for entry in batch if entry.safe], failure)
             if last:
                 return
 
@@ -394,6 +391,22 @@ def _history(connection: sqlite3.Connection, run_id: str) -> list[Event]:
 
 def _read(connection: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> list[Event]:
     return [events.EVENT.validate_json(_whole(connection, body)) for type_, body in rows if type_ in _KNOWN]
+
+
+def _tell_those_who_wait(waiting: list[Safe], failure: JournalError | None) -> None:
+    """Wakes each event loop once for all that wait on it, from the writer's thread."""
+
+    def settle(of_one_loop: list[Safe]) -> None:
+        for safe in of_one_loop:
+            if not safe.done():  # else its caller was cancelled
+                safe.set_exception(failure) if failure else safe.set_result(None)
+
+    by_loop: dict[asyncio.AbstractEventLoop, list[Safe]] = {}
+    for safe in waiting:
+        by_loop.setdefault(safe.get_loop(), []).append(safe)
+    for loop, of_one_loop in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(settle, of_one_loop)
 
 
 def _without_long_texts(line: str) -> tuple[str, dict[str, bytes]]:

@@ -31,14 +31,6 @@ def test_help_names_every_command_and_shows_examples(cli: Cli, arguments: list[s
     assert 'master-agent "Make a landing page' in ran.out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "a task"])
-def test_each_command_has_help(cli: Cli, command: str) -> None:
-    ran = cli(command, "--help")
-
-    assert ran.code == 0
-    assert ran.out.startswith("Usage: master-agent ")
-
-
 @pytest.mark.parametrize("slip", ["doctr", "Doctor", "demoo", "agent", "chek"])
 def test_a_word_near_a_command_is_never_a_paid_run(cli: Cli, slip: str) -> None:
     ran = cli(slip, cli.script(*HELLO), "--yes")

@@ -12,10 +12,7 @@ from tests.conftest import Cli, plans, says
 from tests.terminal import AtTerminal
 
 HELLO = [plans({"agent": "code", "prompt": "Hi"}), says("Hello.", step="code_1")]
-HELPS = [
-    *(["plan"], ["run"], ["resume"], ["runs"], ["show"], ["check"], ["schema"], ["tools"], ["doctor"], ["init"]),
-    *(["demo"], ["agents"], ["agents", "show"], ["agents", "run"], ["a task"]),
-]
+HELPS = [*([command] for command in COMMANDS), ["agents", "show"], ["agents", "run"], ["a task"]]
 
 
 @pytest.mark.parametrize("command", HELPS)
@@ -23,6 +20,7 @@ def test_each_command_shows_examples_and_a_clean_usage_line(cli: Cli, command: l
     text = cli(*command, "--help").out
 
     usage = text.splitlines()[0]
+    assert usage.startswith("Usage: master-agent ")
     assert "Examples:\n" in text
     assert not any(sign in usage for sign in ("{", "[]", "[[", "...")), usage
     assert "<str>" not in text and "list[" not in text

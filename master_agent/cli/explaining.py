@@ -29,7 +29,7 @@ _HELP = """Tells why a step was reused or not: which of its parts differ from th
 
 The parts are the agent, the prompt (or a tool's arguments), the inputs, the tools and the model.
 
-\\b
+\b
 Examples:
   master-agent explain 1ng0 page
   master-agent explain 1ng0 page --json

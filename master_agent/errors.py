@@ -37,6 +37,7 @@ ErrorType = Literal[
     "permission",
     "model_not_found",
     "bad_request",
+    "context_exceeded",
     "rate_limited",
     "server_error",
     "connection",

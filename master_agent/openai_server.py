@@ -40,6 +40,14 @@ _STATUS: dict[int, tuple[ErrorType, bool]] = {
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _NO_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"\bmodel\b.*(not found|does not exist|not a valid|unknown)|unknown model", re.I | re.S)
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|exceeds? the (available |model's )?(maximum )?context"
+    r"|(maximum|max) context (length|size|window)|context (size|length|window|limit)( has been| is|:)? exceeded"
+    r"|context the overflows|longer than the (context|model)|(prompt|input|request) (is|was) too (long|large)"
+    r"|too many (input )?tokens|reduce the length of the|input tokens? exceed",
+    re.IGNORECASE,
+)
+_TOO_LONG_STATUS = (400, 413, 422, 500)
 _KEYS = re.compile(r"\bsk-[\w*-]{8,}")
 
 
@@ -59,7 +67,7 @@ class Said:
 
 
 class RefusedRequestError(ModelError):
-    """400 or 422: the server does not take the request as it is; `complaint` is what it said of it."""
+    """The server does not take the request as it is; `complaint` is what it said of it."""
 
     def __init__(self, message: str, *, type: ErrorType, hint: str | None, complaint: str) -> None:
         super().__init__(message, type=type, hint=hint)
@@ -226,10 +234,12 @@ class Server:
         type_, retryable = _STATUS.get(status, ("server_error", True) if status >= 500 else ("bad_request", False))
         told = said.message or ("" if said.code else response.reason_phrase)
         message = f"{self.shown} answered {status}: {self.clean(told)}"
+        if status in _TOO_LONG_STATUS and _TOO_LONG.search(said.complaint):
+            return self._too_long(message, said)
         if status in (400, 422):
             about_model = _NOT_A_MODEL.search(said.complaint) is not None
             refused: ErrorType = "model_not_found" if about_model else "bad_request"
-            hint = _hint(refused, self, said)
+            hint = _hint(refused, self)
             return RefusedRequestError(message, type=refused, hint=hint, complaint=said.complaint)
         if status == 404 and (_NO_MODEL.search(said.complaint) or said.code == "model_not_found"):
             type_ = "model_not_found"
@@ -237,21 +247,31 @@ class Server:
             message = f"{self.shown} sends requests on to {self.clean(response.headers.get('location', 'elsewhere'))}"
         if said.code in _NO_MONEY or said.type in _NO_MONEY:
             retryable = False
-        hint = _hint(type_, self, said, retryable=retryable)
+        hint = _hint(type_, self, retryable=retryable)
         after = retry_after(response.headers, datetime.now(UTC)) if retryable else None
         return ModelError(message, type=type_, retryable=retryable, retry_after=after, hint=hint)
+
+    def _too_long(self, message: str, said: Said) -> ModelError:
+        """The error for a request that is longer than the model can read."""
+        hint = (
+            "It is longer than this model can read at once: name a model that reads more, let its server keep a larger "
+            "context, or ask for less in one step."
+        )
+        return RefusedRequestError(message, type="context_exceeded", hint=hint, complaint=said.complaint)
 
     def reported(self, body: object) -> ModelError:
         """An error that came with status 200, in a stream or instead of a completion."""
         said = _said(body)
         told = f"{self.shown} reported: {self.clean(said.message)}"
+        if _TOO_LONG.search(said.complaint):
+            return self._too_long(told, said)
         status = int(said.code) if said.code.isdecimal() else 500
         type_, retryable = _STATUS.get(status, ("server_error", True) if status >= 500 else ("bad_request", False))
         if "rate_limit" in said.code + said.type:
             type_ = "rate_limited"
         if said.code in _NO_MONEY or said.type in (*_NO_MONEY, "invalid_request_error"):
             type_, retryable = ("bad_request" if said.type == "invalid_request_error" else "rate_limited"), False
-        return ModelError(told, type=type_, retryable=retryable, hint=_hint(type_, self, said, retryable=retryable))
+        return ModelError(told, type=type_, retryable=retryable, hint=_hint(type_, self, retryable=retryable))
 
 
 def request_options(timeout: float) -> "RequestOptions":
@@ -334,9 +354,7 @@ def _fault(item: Any) -> str:
     return f"{'.'.join(str(part) for part in item.get('loc') or ())}: {item.get('msg')}"
 
 
-def _hint(type_: ErrorType, server: Server, said: Said, *, retryable: bool = False) -> str | None:
-    if said.code == "context_length_exceeded":
-        return "The conversation is longer than this model can read: name a model that reads more, or ask for less."
+def _hint(type_: ErrorType, server: Server, *, retryable: bool = False) -> str | None:
     match type_:
         case "authentication" if server.api_key:
             return "The server does not take this key: check OPENAI_API_KEY."

@@ -52,7 +52,7 @@ def _entry(event: Event) -> Entry | None:
             role = "tools" if input_.pop("role", None) == "tool" else "user"
             return {**picked(role, "attempt", "turn", "agent", "wire", "model"), **input_}
         case ModelReplied():
-            return picked("model", "status", "text", "calls", "sources", "usage", "seconds", "reason", "error")
+            return picked("model", "status", "text", "calls", "sources", "lost", "usage", "seconds", "reason", "error")
         case ToolCalled():
             return picked("tool", "tool", "asked", "arguments", "effects")
         case ToolReturned():
@@ -92,6 +92,7 @@ def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
             yield from filter(None, [entry["text"]])
             yield from (f"uses {call['name']} {call['arguments']}" for call in entry["calls"])
             yield from (f"cites {source['url']}" for source in entry["sources"])
+            yield from (f"({note})" for note in entry["lost"])
         case "tool":
             yield f"tool {entry['tool']}: {json.dumps(entry['arguments'], ensure_ascii=False)}"
         case "output":

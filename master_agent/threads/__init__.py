@@ -175,7 +175,8 @@ class Reply:
 
     One that requires action but holds no calls has a call in its text that cannot be read: `reason` quotes it.
     `files` are what tools that the server ran have made, in order; a picture that was generated has the name "", for
-    nobody gave it one. `lost` says of each file that could not be had why. `sources` are cited pages, each once.
+    nobody gave it one. `lost` says of each file that could not be had why, and of answers that
+    had to be left out of the conversation. `sources` are cited pages, each once.
     """
 
     status: RunStatus

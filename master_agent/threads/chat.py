@@ -6,9 +6,11 @@ asked: a request that is refused for such a thing fails once, retryable at once,
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from master_agent.attachments import Attachment
+from master_agent.errors import ModelError
 from master_agent.threads import (
     AgentSpec,
     CallOptions,
@@ -22,7 +24,22 @@ from master_agent.threads import (
 )
 from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._completions import Answer
-from master_agent.threads._openai import sendable
+from master_agent.threads._fitting import (
+    CAREFUL,
+    HOPEFUL,
+    OF_ANSWERS,
+    SHRINK,
+    LeftOut,
+    characters,
+    droppable,
+    fitting,
+    left,
+    marked,
+    room_after,
+    room_of,
+    seen,
+)
+from master_agent.threads._openai import RefusedRequestError, sendable
 from master_agent.threads._wire import OneRequestWire, schema_name
 
 Message = Mapping[str, Any]
@@ -37,6 +54,8 @@ class Chat(OneRequestWire):
 
     name = "chat"
     path = "/chat/completions"
+    left_out: LeftOut | None = None
+    """What a model is told of rounds that were left out; without words for it none are."""
 
     async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> "ChatThread":
         """A thread for the agent, after the messages of `state`; no request is made."""
@@ -48,6 +67,7 @@ class Chat(OneRequestWire):
         model = agent.model or self.model
         accepted = self.accepted(model)
         able = accepted.capabilities
+        items = seen(items, self.left_out)
         system = [{"role": "system", "content": sendable(agent.instructions)}] if agent.instructions else []
         said = items if able.pictures else tuple(map(_blind, items))
         body: dict[str, Any] = {"model": model, "messages": [*system, *said]}
@@ -78,6 +98,8 @@ class ChatThread:
         self.agent = agent
         self._wire = wire
         self._items = items
+        self._room = room_of(items)
+        """How many characters of a request fit, where that is known."""
 
     @property
     def state(self) -> ThreadState:
@@ -86,16 +108,67 @@ class ChatThread:
 
     async def send(self, turn: Turn, options: CallOptions) -> AsyncGenerator[TextPiece | Reply, None]:
         """One request: pieces of text if it is streamed, then the Reply. ModelError leaves the thread as it was."""
-        asked = (*self._items, *_messages(turn))
+        asked, lost = self._fitted((*self._items, *_messages(turn)), options)
         answer = Answer(self._wire.server)
         body = self._wire.request(self.agent, asked, options)
-        async with aclosing(self._wire.ask(body, options.timeout, answer)) as pieces:
-            async for piece in pieces:
-                yield TextPiece(piece)
+        try:
+            async with aclosing(self._wire.ask(body, options.timeout, answer)) as pieces:
+                async for piece in pieces:
+                    yield TextPiece(piece)
+        except RefusedRequestError as error:
+            if error.type != "context_exceeded" or not self._shortened(error, asked, characters(body), options):
+                raise
+            told = f"{error.message} (so from now on without the first answers and their tool calls)"
+            raise ModelError(told, type=error.type, retryable=True, retry_after=0.0) from error
         earlier = {call["id"] for item in self._items for call in item.get("tool_calls", ())}
         reply, message = answer.reply(earlier)
         self._items = (*asked, message)
-        yield reply
+        self._room = room_of(asked)
+        yield replace(reply, lost=(*reply.lost, *lost))
+
+    def _fitted(self, items: tuple[Message, ...], options: CallOptions) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+        """The items, with a mark where rounds are newly left out, and what is said of that.
+
+        ModelError where what must stay is too long by any reckoning.
+        """
+        context = self.capabilities.context
+        if self._room is None and context is not None:
+            reserved = min(options.most(self.agent) or int(context * OF_ANSWERS), context // 2)
+            least = self._size((*items, marked(droppable(items), 0)) if droppable(items) else items, options)
+            if least > (context - reserved) * HOPEFUL:
+                raise ModelError(
+                    f"the request comes to about {int(least / CAREFUL):,} tokens, "
+                    f"and {self._wire.server.shown} reads {context:,} at once",
+                    type="context_exceeded",
+                    hint="Name a model that reads more, let its server keep a larger context, or ask for less.",
+                )
+            room = (context - reserved) * CAREFUL
+        elif self._room is not None:
+            room = self._room
+        else:
+            return items, ()
+        done = left(self._items)
+        rounds = fitting(items, room, lambda some: self._size(tuple(some), options)) if self._wire.left_out else done
+        if rounds == done:
+            return items, ()
+        place, many = len(self._items), "1 answer" if rounds == 1 else f"{rounds} answers"
+        lost = f"the first {many} with their tool calls and outputs were left out of a conversation that grew too long"
+        return (*items[:place], marked(rounds, int(room)), *items[place:]), (lost,)
+
+    def _size(self, items: tuple[Message, ...], options: CallOptions) -> float:
+        return characters(self._wire.request(self.agent, items, options))
+
+    def _shortened(
+        self, error: RefusedRequestError, asked: tuple[Message, ...], size: float, options: CallOptions
+    ) -> bool:
+        """Whether rounds can be left out of what was too long for the server; then the next request does so."""
+        done = left(asked)
+        if self._wire.left_out is None or done >= droppable(asked):
+            return False
+        self._room = room_after(error.complaint, size)
+        if fitting(asked, self._room, lambda some: self._size(tuple(some), options)) == done:
+            self._room = size * SHRINK  # it should have fitted, but the server is right
+        return True
 
     @property
     def capabilities(self) -> Capabilities:

@@ -37,6 +37,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads._fitting import LeftOut
 
 PIECE = 12  # characters of a streamed piece
 OTHER_PORTS = ("image", "fetch")  # of a recorded run
@@ -169,6 +170,7 @@ class Scripted:
 
     name = "scripted"
     capabilities = Capabilities(hosted_tools=frozenset(HOSTED))  # what they would leave is not scripted
+    left_out: LeftOut | None = None  # nothing ever is
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -27,6 +27,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads._fitting import LeftOut
 from master_agent.threads._heard import Heard, hear
 from master_agent.threads._showing import Shown
 
@@ -43,6 +44,9 @@ class OwnWire(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    left_out: LeftOut | None
+    """What a model is told of answers that were left out of a conversation which grew too long."""
+
     async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> OwnThread: ...
 
     async def models(self) -> list[str]: ...
@@ -58,6 +62,7 @@ class Spoken:
     def __init__(self, inner: OwnWire, prompts: Prompts, boundaries: Boundaries) -> None:
         self.inner = inner
         self._prompts, self._boundaries = prompts, boundaries
+        inner.left_out = lambda count: prompts.fill("left_out", count=str(count)).message
 
     @property
     def name(self) -> str:

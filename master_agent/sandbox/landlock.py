@@ -29,7 +29,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _GAPS = (
     "the program can see that files exist, their sizes and dates, though not read them",
     "disk, memory and processes are watched some fifty times a second and ended, not held exactly",
-    "it sees the machine's own processor, clock, host name and System V objects",
+    "it cannot set modes, owners and times by a file's name (chmod), nor use /proc and shared memory",
     "the kernel itself: a fault in it is a way out",
 )
 _SIGNALS_GAP = "it can send signals to other programs of the same user (Linux 6.12 stops that)"
@@ -58,7 +58,7 @@ class Landlock:
                     "environ": environ,
                     "nproc": limits.processes + private.processes_now(person),
                     "confined": True,
-                    "filter": seccomp.program_filter(),
+                    "filter": seccomp.program_filter(by_name=person is not None),
                     "ruleset": ruleset,
                 }
                 start = launch.Start(launch.warden(str(python)), job, (ruleset,), person)

@@ -126,7 +126,7 @@ def _job(start: Start, program: Program, limits: ProgramLimits) -> Iterable[byte
         "folders": [],
         "alone": False,
         "sized": False,
-        "erase": [],
+        "erase": "",
         **start.job,
     }
     told = marshal.dumps(job, 2)

@@ -22,8 +22,8 @@ class Private:
     @property
     def job(self) -> Mapping[str, Any]:
         """What the warden is told of it."""
-        here, others = str(self.top / "work"), [str(self.top / "home"), str(self.top / "tmp")]
-        return {"scratch": here, "folders": others, "erase": [here, *others]}
+        others = [str(self.top / "home"), str(self.top / "tmp")]
+        return {"scratch": str(self.top / "work"), "folders": others, "erase": str(self.top)}
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -33,7 +33,7 @@ class Private:
 
 @contextlib.asynccontextmanager
 async def private(person: Person | None) -> AsyncIterator[Private]:
-    """Makes the folder, for this user or another; takes away what the warden has left of it."""
+    """Makes the folder, for this user or another; takes it away when the warden has not."""
     top = await asyncio.to_thread(_made)
     try:
         if person:

@@ -136,7 +136,7 @@ def sound(path: bytes) -> bool:
 
 
 def erase(top: str) -> None:
-    """Takes everything out of a folder, however deep: what lies deep is brought up first."""
+    """Takes a folder away with all that is in it, however deep: what lies deep is brought up first."""
     waiting, seen, upper = [top], [], top.count("/")
     while waiting:
         folder = waiting.pop()
@@ -151,5 +151,5 @@ def erase(top: str) -> None:
                 path = f"{top}/{os.urandom(20).hex()}"
                 os.rename(entry.path, path)  # noqa: PTH104
             waiting.append(path)
-    for folder in reversed(seen[1:]):
+    for folder in reversed(seen):
         os.rmdir(folder)  # noqa: PTH106

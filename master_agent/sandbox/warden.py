@@ -65,8 +65,8 @@ def main(control: BinaryIO, job: Job) -> None:
                 frame(out, b"X", str(wrong).encode()) if wrong else hand_out(out, job, watch)
     except BrokenPipeError:
         pass  # nobody wants it any more
-    for folder in job["erase"]:
-        erase(folder)
+    if job["erase"]:
+        erase(job["erase"])
     os._exit(0)  # tidying an interpreter up costs milliseconds
 
 

@@ -18,6 +18,8 @@ import pytest
 from master_agent.errors import SandboxError
 from master_agent.sandbox import MIB, File, Outcome, Program, ProgramLimits, Sandbox
 from master_agent.sandbox.mechanisms import find, look
+from master_agent.sandbox.places import open_to_all
+from tests.conftest import ROOT
 
 LIMITS = ProgramLimits(
     seconds=30, cpu_seconds=20, memory=256 * MIB, processes=16, file_bytes=8 * MIB, disk_bytes=16 * MIB
@@ -194,7 +196,17 @@ async def main(): await (await find(sys.argv[1])).run(program, ProgramLimits())
 asyncio.run(main())"""
 
 
-def test_a_program_dies_with_a_caller_that_is_killed(sandbox: Sandbox) -> None:
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary folders, into which the user that stands in for root can go too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_a_program_dies_with_a_caller_that_is_killed(sandbox: Sandbox, temporary: Path) -> None:
     host = subprocess.Popen([sys.executable, "-c", HOST, sandbox.name])
     try:
         while len(alive(b"sleep\x0033.6875")) < 2:
@@ -204,9 +216,9 @@ def test_a_program_dies_with_a_caller_that_is_killed(sandbox: Sandbox) -> None:
         host.kill()
         host.wait()
     until = time.monotonic() + 10
-    while alive(b"33.6875") and time.monotonic() < until:
+    while (alive(b"33.6875") or any(temporary.iterdir())) and time.monotonic() < until:
         time.sleep(0.02)
-    assert alive(b"33.6875") == []
+    assert (alive(b"33.6875"), [*temporary.iterdir()]) == ([], [])
 
 
 LEFT = """import os
@@ -268,20 +280,62 @@ def test_children_and_pairs_of_sockets_work_and_sockets_do_not(safe: Sandbox) ->
     code = """import asyncio, socket, subprocess
 async def main(): return await (await asyncio.create_subprocess_exec('echo', 'yes')).wait()
 one, other = socket.socketpair()
+try: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+except PermissionError: print('no', flush=True)
 print(asyncio.run(main()), one.send(b'x'), flush=True)
 for kind in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK):
     try: socket.socket(kind)
     except PermissionError: print('no')"""
-    assert python(safe, code).stdout.split() == [b"yes", b"0", b"1", *[b"no"] * 4]
+    assert python(safe, code).stdout.split() == [b"no", b"yes", b"0", b"1", *[b"no"] * 4]
 
 
-def test_no_scratch_folder_stays_behind(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scratch_folder_stays_behind(sandbox: Sandbox, temporary: Path) -> None:
+    deep = "import os\nfor _ in range(300): os.mkdir('d'); os.chdir('d')\nopen('f', 'w'); os.chmod('..', 0)"
+    assert python(sandbox, deep).exit_code in (0, None)
+    assert [*temporary.iterdir()] == []
+
+
+ORDINARY = """import asyncio, sys
+from master_agent.sandbox import Program, ProgramLimits
+from master_agent.sandbox.mechanisms import find
+outcome = asyncio.run(asyncio.run(find(sys.argv[1])).run(Program(("python3", "-c", sys.argv[2])), ProgramLimits()))
+print(outcome.stdout.decode(), outcome.stderr.decode(), sorted(outcome.files))"""
+TOUCHES = """import os
+def refused(act, *given):
+    try: act(*given)
+    except OSError: return
+    print('done', act, given)
+for act, *given in ((os.chmod, 0o777), (os.utime,), (os.chown, -1, -1), (os.setxattr, 'user.x', b'x'), (os.listdir,),
+                    (os.unlink,), (os.truncate, 0), (os.rename, 'here'), (os.link, 'here'), (open,)):
+    refused(act, OWN, *given)
+for act, *given in ((os.kill, 0), (os.setpriority, 5), (os.sched_setaffinity, [0])):
+    refused(act, *((os.PRIO_PROCESS,) if act is os.setpriority else ()), PID, *given)
+open('x', 'w'); os.fchmod(os.open('x', os.O_RDONLY), 0o600); print('looked')"""
+
+
+@pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+def test_what_an_ordinary_user_owns_cannot_be_touched(name: str) -> None:
+    sandbox_called(name)
+    user: dict[str, Any] = {}
+    python3 = sys.executable
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        monkeypatch.setattr("tempfile.tempdir", folder)
-        deep = "import os\nfor _ in range(300): os.mkdir('d'); os.chdir('d')\nopen('f', 'w'); os.chmod('..', 0)"
-        assert python(sandbox, deep).exit_code in (0, None)
-        assert list(Path(folder).iterdir()) == []
+        own = Path(folder, "own")
+        own.write_text("mine")
+        if os.geteuid() == 0:
+            python3, user = "/usr/bin/python3", {"user": 54321, "group": 54321, "extra_groups": []}
+            if not (open_to_all(Path(python3)) and open_to_all(ROOT / "master_agent")):
+                pytest.skip("an ordinary user cannot read this program")
+            for path in (Path(folder), own):
+                os.chown(path, 54321, 54321)
+        with subprocess.Popen(["sleep", "60"], **user) as other:
+            code = f"OWN, PID = {str(own)!r}, {other.pid}\n{TOUCHES}"
+            environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+            ran = subprocess.run(
+                [python3, "-c", ORDINARY, name, code], env=environ, capture_output=True, text=True, cwd="/", **user
+            )
+            other.kill()
+        assert (ran.stdout, ran.stderr) == ("looked\n  ['x']\n", "")
+        assert (own.read_text(), own.stat().st_mode & 0o777) == ("mine", 0o644)
 
 
 def test_every_mechanism_says_whether_it_works_or_why_not() -> None:

@@ -1,7 +1,6 @@
 """What speaks through OpenAI's SDK shares: a client without surprises, bounds on waits, its errors as ours, usage."""
 
 import asyncio
-import ipaddress
 import json
 import math
 import re
@@ -10,10 +9,11 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
+from master_agent.hosts import is_near
 from master_agent.quick import importing
 from master_agent.results import Usage
 
@@ -108,10 +108,17 @@ def _plain() -> "httpx2.AsyncClient":
 
 @dataclass(frozen=True)
 class Server:
-    """Where requests go and with which key; `base_url` None is OpenAI's own address."""
+    """Where requests go and with which key; `base_url` None is OpenAI's own address.
+
+    `variable` is where the key comes from. `place` tells an address that a person named from one that is the provider's
+    own and from one that was found on this machine. `listing` are headers for the list of models besides.
+    """
 
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    variable: str = "OPENAI_API_KEY"
+    place: Literal["named", "hosted", "local"] = "named"
+    listing: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> str:
@@ -130,12 +137,7 @@ class Server:
     @property
     def is_near(self) -> bool:
         """Whether it is on this machine or in its own network, by its address."""
-        host = urlsplit(self.address).hostname or ""
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return host == "localhost" or host.endswith((".localhost", ".local"))
-        return address.is_loopback or address.is_private
+        return is_near(self.address)
 
     def client(self, organization: str | None = None, project: str | None = None) -> "AsyncOpenAI":
         """A client that sends what its arguments say; ModelError when the key cannot be one.
@@ -149,7 +151,7 @@ class Server:
         key = (self.api_key or "").strip() or "no-key"  # the SDK wants one; servers that need none do not look at it
         if not key.isascii() or not key.isprintable() or " " in key:
             message = f"the key for {self.shown} holds characters that no key has"
-            raise ModelError(message, type="authentication", hint="Copy the key again into OPENAI_API_KEY.")
+            raise ModelError(message, type="authentication", hint=f"Copy the key again into {self.variable}.")
         client = AsyncOpenAI(
             api_key=key,
             base_url=self.address,
@@ -176,7 +178,7 @@ class Server:
 
     def hint(self) -> str | None:
         """For answers that look as if another kind of server gave them."""
-        if self.is_openai or self.address.endswith("/v1"):
+        if self.is_openai or self.place != "named" or self.address.endswith("/v1"):
             return None
         return "Check OPENAI_BASE_URL: for most servers it ends in /v1."
 
@@ -222,7 +224,11 @@ class Server:
         why = self.clean(str(cause or "")) or "the connection broke off"
         # Neither a wrong scheme nor a certificate that is not trusted gets better by asking again.
         lasting = isinstance(cause, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError) or "CERTIFICATE" in why
-        hint = "Is this machine online?" if self.is_openai else "Is the server running? Check OPENAI_BASE_URL."
+        hint = "Is the server running? Check OPENAI_BASE_URL."
+        if self.is_openai or self.place == "hosted":
+            hint = "Is this machine online?"
+        elif self.place == "local":
+            hint = "Is the server still running?"
         if "CERTIFICATE" in why:
             hint = "Name the certificates to be trusted in SSL_CERT_FILE."
         return ModelError(f"no connection to {self.shown}: {why}", type="connection", retryable=not lasting, hint=hint)
@@ -357,13 +363,15 @@ def _fault(item: Any) -> str:
 def _hint(type_: ErrorType, server: Server, *, retryable: bool = False) -> str | None:
     match type_:
         case "authentication" if server.api_key:
-            return "The server does not take this key: check OPENAI_API_KEY."
+            return f"The server does not take this key: check {server.variable}."
+        case "authentication" if server.place == "local":
+            return f"It wants a key: name it by OPENAI_BASE_URL={server.shown}, with its key in OPENAI_API_KEY."
         case "authentication":
-            return "Put OPENAI_API_KEY=… in .env or in the environment."
+            return f"Put {server.variable}=… in .env or in the environment."
         case "permission":
-            return "This key may not do that: check what OPENAI_API_KEY belongs to, or name another model."
+            return f"This key may not do that: check what {server.variable} belongs to, or name another model."
         case "model_not_found":
-            return "Name a model that this server offers: master-agent doctor lists them."
+            return "Name a model that this server offers: master-agent models lists them."
         case "bad_request":
             return server.hint()
         case "rate_limited" if not retryable:

@@ -6,9 +6,11 @@ wanted, reads data that it brings along and asks nothing of the network.
 
 import importlib
 import threading
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from master_agent.hosts import is_near
 from master_agent.results import Usage
 
 MISSING = "Prices come with the extra `cost`: install it as master-agent[cost]"
@@ -17,17 +19,31 @@ PICTURES: dict[tuple[str, str], Decimal] = {
     ("replicate", "black-forest-labs/flux-schnell"): Decimal("0.003"),
     ("placeholder", ""): Decimal(0),  # drawn on this machine
 }
+_PASSED_ON = ("-cloud", ":cloud")  # as Ollama names the models of its own service
 _DIGITS = 9  # of a dollar, which tells a single token of the cheapest model
 
 
 class Prices:
-    """Prices of one model's server; `address` is that of another server than OpenAI's own.
+    """Prices of one provider's models, and of others' that stand before the colon of a model's name.
 
-    A server that the library knows has prices of its own; for any other the model's name decides.
+    `provider` is the one's name in the library's data. `free` is for servers of one's own, which ask for no money,
+    except for models that they only pass on. Without either `address` decides: None is OpenAI's own; a server that the
+    library knows has prices of its own; one on this machine or beside it has none that anybody could know; for any
+    other the model's name decides.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        provider: str | None = None,
+        free: bool = False,
+        others: "Mapping[str, Prices] | None" = None,
+    ) -> None:
         self._address = address
+        self._provider = provider
+        self._free = free
+        self._others = others or {}
         self._loading: threading.Thread | None = None
 
     def prepare(self, model: str | None) -> None:
@@ -38,6 +54,10 @@ class Prices:
 
     def tokens(self, model: str | None, usage: Usage) -> Decimal | None:
         """USD for the tokens of one request, as far as they are known; None when they have no known price."""
+        if (whose := self._whose(model)) is not None:
+            return whose[0].tokens(whose[1], usage)
+        if self._free:
+            return Decimal(0) if self.costs_nothing(model) else None
         found = library() if model else None
         if found is None or usage.tokens is None:
             return None
@@ -56,10 +76,26 @@ class Prices:
                 continue
         return None
 
+    def _whose(self, model: str | None) -> "tuple[Prices, str] | None":
+        """Another provider's prices and what the model is called there, where its name begins with the provider's."""
+        before, _, after = (model or "").partition(":")
+        other = self._others.get(before.lower()) if after else None
+        return None if other is None else (other, after)
+
+    def costs_nothing(self, model: str | None) -> bool:
+        """Whether a server of one's own runs the model, so that nobody asks for money."""
+        if (whose := self._whose(model)) is not None:
+            return whose[0].costs_nothing(whose[1])
+        return self._free and not (model or "").endswith(_PASSED_ON)
+
     def _places(self) -> list[dict[str, str]]:
         """Where the price of a model is looked for, one after the other."""
+        if self._provider is not None:
+            return [{"provider_id": self._provider}]
         if self._address is None:
             return [{"provider_id": "openai"}]
+        if is_near(self._address):
+            return []
         found = library()
         try:
             found.data_snapshot.get_snapshot().find_provider(None, None, self._address)
@@ -72,7 +108,8 @@ class Prices:
         cost = self.tokens(model, usage)
         if cost is None:
             return usage
-        whole = usage.input_tokens is not None and usage.output_tokens is not None and not more
+        counted = usage.input_tokens is not None and usage.output_tokens is not None
+        whole = self.costs_nothing(model) or (counted and not more)
         return usage.model_copy(update={"cost_usd": in_dollars(cost), "cost_complete": whole})
 
 

@@ -46,6 +46,9 @@ OPENAI = Provider(
     prices="openai",
 )
 
+OTHER = Provider("openai", "a server of your own", key="OPENAI_API_KEY")
+"""What OPENAI_BASE_URL puts in OpenAI's place: nothing is known of it but its address."""
+
 HOSTED: tuple[Provider, ...] = (
     Provider(
         # platform.claude.com/docs/en/cli-sdks-libraries/libraries/openai-sdk: response_format and strict are ignored.
@@ -209,4 +212,4 @@ def named(model: str) -> tuple[str | None, str]:
     `llama3.2:3b` is a model of nobody in particular, `ollama:llama3.2:3b` is Ollama's.
     """
     before, colon, after = model.partition(":")
-    return (before.lower(), after) if colon and after and before.lower() in PROVIDERS else (None, model)
+    return (before.lower(), after) if colon and before.lower() in PROVIDERS else (None, model)

@@ -37,6 +37,11 @@ class About:
     secret: bool = False
 
 
+def _key(of: str, variable: str) -> About:
+    """The key of a provider, which goes to that provider's own address and no other."""
+    return About(f"key of {of}", variable=variable, folder=True, secret=True)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every setting of a run, checked; `origins` says where each came from."""
@@ -48,6 +53,24 @@ class Settings:
         str | None,
         About("address of any OpenAI-compatible server, with its /v1", variable="OPENAI_BASE_URL", folder=True),
     ] = None
+    anthropic_api_key: Annotated[str | None, _key("Anthropic", "ANTHROPIC_API_KEY")] = field(default=None, repr=False)
+    gemini_api_key: Annotated[str | None, _key("Google Gemini", "GEMINI_API_KEY")] = field(default=None, repr=False)
+    openrouter_api_key: Annotated[str | None, _key("OpenRouter", "OPENROUTER_API_KEY")] = field(
+        default=None, repr=False
+    )
+    groq_api_key: Annotated[str | None, _key("Groq", "GROQ_API_KEY")] = field(default=None, repr=False)
+    mistral_api_key: Annotated[str | None, _key("Mistral", "MISTRAL_API_KEY")] = field(default=None, repr=False)
+    deepseek_api_key: Annotated[str | None, _key("DeepSeek", "DEEPSEEK_API_KEY")] = field(default=None, repr=False)
+    xai_api_key: Annotated[str | None, _key("xAI", "XAI_API_KEY")] = field(default=None, repr=False)
+    together_api_key: Annotated[str | None, _key("Together AI", "TOGETHER_API_KEY")] = field(default=None, repr=False)
+    fireworks_api_key: Annotated[str | None, _key("Fireworks AI", "FIREWORKS_API_KEY")] = field(
+        default=None, repr=False
+    )
+    cerebras_api_key: Annotated[str | None, _key("Cerebras", "CEREBRAS_API_KEY")] = field(default=None, repr=False)
+    ollama_host: Annotated[str | None, About("where Ollama listens, as Ollama has it", variable="OLLAMA_HOST")] = None
+    local_server: Annotated[
+        tuple[str, ...], About("address where a local server is looked for, or none; by default the usual ports")
+    ] = ()
     replicate_api_token: Annotated[
         str | None, About("token for pictures by Replicate", variable="REPLICATE_API_TOKEN", folder=True, secret=True)
     ] = field(default=None, repr=False)

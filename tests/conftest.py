@@ -56,6 +56,7 @@ class Cli:
             "MASTER_AGENT_CONFIG_DIR": str(self.home / "config"),
             "MASTER_AGENT_STATE_DIR": str(self.home / "state"),
             "MASTER_AGENT_CACHE_DIR": str(self.home / "cache"),
+            "MASTER_AGENT_LOCAL_SERVER": "none",  # what runs on this machine is no part of a test
             "LANG": "C.UTF-8",
             **self.variables,
         }

@@ -31,7 +31,7 @@ LAYERS = [
     ["tools"],
     ["providers"],
     ["threads", "images", "sandbox", "codefiles"],
-    ["fetch", "run_files", "openai_server", "embedded"],
+    ["fetch", "run_files", "openai_server", "embedded", "local_servers"],
     ["workspace"],
     ["beneath"],
     ["lifetime"],
@@ -44,7 +44,7 @@ LAYERS = [
     ["results"],
     ["attachments"],
     ["quick"],
-    ["errors", "secrets", "values", "brackets"],
+    ["errors", "secrets", "values", "hosts", "brackets"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_CLI = "settings"  # only the command line may read settings

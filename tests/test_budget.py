@@ -335,7 +335,7 @@ def test_money_ends_a_run_before_it_is_overspent(cli: Cli) -> None:
     """Each answer costs 0.01 for 8,000 tokens in and 0.01 for 1,000 out."""
     used = {"prompt_tokens": 8000, "completion_tokens": 1000}
     with ChatServer(lambda _: reply("Hello.", usage=used)) as server:
-        flags = ("--openai-base-url", server.base_url, "--model", "gpt-5", "--concurrency=1", "--max-cost=0.042")
+        flags = ("--openai-base-url", server.base_url, "--model", "openai:gpt-5", "--concurrency=1", "--max-cost=0.042")
         ran = cli("run", cli.plan(*wide(6)), *flags, "--json")
 
         assert (ran.code, ran.json["error"]["type"], server.count) == (5, "limit", 2), ran.out
@@ -344,7 +344,9 @@ def test_money_ends_a_run_before_it_is_overspent(cli: Cli) -> None:
 
 @pytest.mark.parametrize("where", ["model", "planner"])
 def test_a_model_without_a_price_is_refused_before_anything_is_asked(cli: Cli, where: str) -> None:
-    models = {"model": ("--model", "nobodys"), "planner": ("--model", "gpt-5", "--planner-model", "nobodys")}[where]
+    models = {"model": ("--model", "nobodys"), "planner": ("--model", "openai:gpt-5", "--planner-model", "nobodys")}[
+        where
+    ]
     with ChatServer(lambda _: reply("Hello.")) as server:
         flags = ("--openai-base-url", server.base_url, *models, "--max-cost=1")
         ran = cli("Greet", *flags, "--yes")

@@ -43,7 +43,7 @@ def test_tokens_cost_what_their_model_costs(model: str | None, usage: Usage, dol
 
 def test_tokens_written_to_the_cache_cost_more_where_the_model_has_such_a_price() -> None:
     """5,000 at 5 is 0.025; 2,000 at 0.50 is 0.001; 3,000 at 6.25 is 0.01875; 500 at 25 is 0.0125."""
-    anywhere = Prices("http://localhost:4000/v1")
+    anywhere = Prices("https://models.example.com/v1")
     usage = used(10_000, 500, cached_tokens=2_000, cache_write_tokens=3_000)
 
     assert anywhere.tokens("claude-opus-4-7", usage) == Decimal("0.05725")
@@ -54,8 +54,11 @@ def test_tokens_written_to_the_cache_cost_more_where_the_model_has_such_a_price(
     [
         (None, "gpt-5", True),
         (None, "claude-opus-4-7", False),  # not a model of OpenAI's own address
-        ("http://localhost:11434/v1", "gpt-5", True),
-        ("http://localhost:11434/v1", "qwen3.5:9b", False),
+        ("https://models.example.com/v1", "gpt-5", True),
+        ("https://models.example.com/v1", "qwen3.5:9b", False),
+        ("http://localhost:11434/v1", "gpt-5", False),  # a namesake: nobody knows what it is, or costs
+        ("http://192.168.1.7:8000/v1", "gpt-5", False),
+        ("http://gpu-box:8000/v1", "gpt-5", False),
         ("https://openrouter.ai/api/v1", "openai/gpt-5", True),
         ("https://api.groq.com/openai/v1", "gpt-5", False),  # a server with prices of its own, and none for this
     ],
@@ -127,7 +130,7 @@ TOKENS = {"prompt_tokens": 10_000, "completion_tokens": 500, "prompt_tokens_deta
 
 def test_the_cost_of_a_run_is_in_its_result_its_totals_and_its_reading(cli: Cli) -> None:
     with ChatServer(lambda _: reply("Hello.", usage=TOKENS)) as server:
-        flags = ("--openai-base-url", server.base_url, "--model", "gpt-5")
+        flags = ("--openai-base-url", server.base_url, "--model", "openai:gpt-5")
         ran = cli("run", cli.plan(NOTE), *flags, "--json")
         assert ran.json["results"]["note"]["usage"]["cost_usd"] == 0.01525
         assert ran.json["usage"]["cost_usd"] == 0.01525
@@ -148,7 +151,7 @@ def test_the_cost_of_a_run_is_in_its_result_its_totals_and_its_reading(cli: Cli)
 
 def test_a_failed_try_may_have_cost_something(cli: Cli) -> None:
     with ChatServer([status(500), reply("Hello.", usage=TOKENS)]) as server:
-        cli("run", cli.plan(NOTE), "--openai-base-url", server.base_url, "--model", "gpt-5")
+        cli("run", cli.plan(NOTE), "--openai-base-url", server.base_url, "--model", "openai:gpt-5")
 
     ran = cli("cost")
 

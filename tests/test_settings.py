@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 
 from master_agent.errors import SettingsError
+from master_agent.providers import HOSTED, LOCAL, OPENAI
 from master_agent.settings import Origin, Settings, config_folder, load, state_folder, table
+
+KEYS = {f"{row.name}_api_key" for row in HOSTED}
 
 # For every setting four values as texts, of which each source gives another, and what they become.
 SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "openai_api_key": (["sk-a", "sk-b", "sk-c", "sk-d"], ["sk-a", "sk-b", "sk-c", "sk-d"]),
     "openai_base_url": (["http://a/v1", "http://b/v1", "http://c/v1", "http://d/v1"], []),
+    **{name: (["k-a", "k-b", "k-c", "k-d"], ["k-a", "k-b", "k-c", "k-d"]) for name in sorted(KEYS)},
+    "ollama_host": (["a", "b:1", "http://c", "d"], []),
+    "local_server": (
+        ["http://a, http://b", "none", "http://c", "d"],
+        [("http://a", "http://b"), ("none",), ("http://c",), ("d",)],
+    ),
     "replicate_api_token": (["r8-a", "r8-b", "r8-c", "r8-d"], []),
     "replicate_base_url": (["http://a", "http://b", "http://c", "http://d"], []),
     "model": (["a", "b", "c", "d"], []),
@@ -45,7 +54,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "log_file": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
 }
 # What a folder's .env may set: keys, their addresses and models. Whoever adds to it says so here.
-OF_A_FOLDER = {
+OF_A_FOLDER = KEYS | {
     "openai_api_key",
     "openai_base_url",
     "replicate_api_token",
@@ -55,7 +64,7 @@ OF_A_FOLDER = {
     "image_provider",
     "image_model",
 }
-SECRET = {"openai_api_key", "replicate_api_token"}
+SECRET = KEYS | {"openai_api_key", "replicate_api_token"}
 NAMES = sorted(table())
 
 
@@ -92,6 +101,12 @@ def test_every_setting_has_samples_here() -> None:
     assert sorted(SAMPLES) == NAMES
     assert {name for name, setting in table().items() if setting.folder} == OF_A_FOLDER
     assert {name for name, setting in table().items() if setting.secret} == SECRET
+
+
+def test_the_key_of_every_provider_is_a_setting_under_the_providers_own_name() -> None:
+    variables = {name: setting.variable for name, setting in table().items()}
+    assert all(variables[f"{row.name}_api_key"] == row.key for row in (OPENAI, *HOSTED))
+    assert [row.key for row in LOCAL] == [None] * len(LOCAL)
 
 
 @pytest.mark.parametrize("name", NAMES)

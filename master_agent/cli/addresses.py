@@ -3,7 +3,9 @@
 import os
 from urllib.parse import urlsplit
 
+from master_agent.cli.reach import NO_LOOKING
 from master_agent.errors import SettingsError
+from master_agent.local_servers import PORTS, origin_of
 from master_agent.openai_server import Server
 from master_agent.settings import Settings, config_folder, table
 
@@ -27,10 +29,21 @@ def check(settings: Settings) -> None:
     for name, form in _FORMS.items():
         address = getattr(settings, name)
         if address is not None and (wrong := fault(address, form)):
-            setting = table()[name]
-            source = {
-                "flag": setting.flag,
-                ".env": f"{setting.variable} in .env",
-                "config": f"{name} in {config_folder(os.environ) / 'config.toml'}",
-            }.get(settings.origins[name], setting.variable)
-            raise SettingsError(f"{source}: {wrong}")
+            raise SettingsError(f"{_source(settings, name)}: {wrong}")
+    local = [("ollama_host", settings.ollama_host)] if settings.ollama_host else []
+    for name, address in (*local, *(("local_server", given) for given in settings.local_server)):
+        if address != NO_LOOKING and origin_of(address, PORTS["ollama"] if name == "ollama_host" else None) is None:
+            form = "127.0.0.1:11434" if name == "ollama_host" else f"http://127.0.0.1:8080, or {NO_LOOKING}"
+            shown = Server(address).shown
+            raise SettingsError(
+                f'{_source(settings, name)}: "{shown}" is no address of a server; one looks like {form}'
+            )
+
+
+def _source(settings: Settings, name: str) -> str:
+    setting = table()[name]
+    return {
+        "flag": setting.flag,
+        ".env": f"{setting.variable} in .env",
+        "config": f"{name} in {config_folder(os.environ) / 'config.toml'}",
+    }.get(settings.origins[name], setting.variable)

@@ -58,17 +58,16 @@ async def master(
     with Workspace(settings.workspace) as workspace:
         played = cassettes.played(settings, workspace, resumed=order.resume is not None)
         words = Prompts(builtin("prompts")), Boundaries(order.mark or (played.mark if played else draw_mark()))
+        own_models = [agent.model for agent in team.agents.values()]
         if not order.asks_models:
             chosen = models.nobody()
         else:
-            chosen = played.models(settings) if played else await models.choose(settings, words)
-            chosen = models.in_words(chosen, words)
+            chosen = played.models(settings) if played else await models.choose(settings, words, own_models)
         fetcher = Fetcher(allowed_hosts(settings))
         try:
             of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
-            people.say(f"models: {chosen.why}; agents: {of_the_agents}, planner: {of_the_planner}")
+            people.say(f"models: {chosen.told}; agents: {of_the_agents}, planner: {of_the_planner}")
             if order.asks_models:
-                own_models = (agent.model for agent in team.agents.values())
                 spending.check(settings, chosen, order.planner, own_models, order.allow_unpriced)
             with (
                 _journal(settings, order, people) as journal,

@@ -33,6 +33,7 @@ COMMANDS = {
     "schema": Listed("look", "Prints the JSON Schema of plans, results or events."),
     "agents": Listed("look", "Lists the agents; shows or runs one."),
     "tools": Listed("look", "Lists the tools with their effects and arguments."),
+    "models": Listed("offers", "Lists what each provider that is there offers."),
     "doctor": Listed("doctor", "Says what is there, what is missing, and what to do."),
     "init": Listed("init", "Asks for keys and models, and writes .env and your config."),
     "demo": Listed("demo", "Shows a whole run without key or network."),

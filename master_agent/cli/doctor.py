@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -12,11 +13,13 @@ from typing import Literal
 import typer
 
 from master_agent import __version__
-from master_agent.cli import build, exit_codes, models, painters, session, streams
+from master_agent.cli import build, exit_codes, models, painters, reach, session, streams
+from master_agent.cli.models import Models
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
-from master_agent.openai_server import Server
+from master_agent.providers import PROVIDERS
 from master_agent.settings import PREFIX, Settings, config_folder, read_dotenv, state_folder, table
+from master_agent.threads.routed import Routed
 from master_agent.values import nearest
 
 Status = Literal["found", "missing", "wrong", "note"]
@@ -50,7 +53,16 @@ Examples:
 
 
 @with_options(
-    "model", "openai_base_url", "wire", "script", "image_provider", "workspace", "state_dir", output=("json",)
+    "model",
+    "planner_model",
+    "openai_base_url",
+    "local_server",
+    "wire",
+    "script",
+    "image_provider",
+    "workspace",
+    "state_dir",
+    output=("json",),
 )
 def doctor(options: Options) -> int:
     settings = session.settings_of(options)
@@ -75,22 +87,22 @@ async def _look(settings: Settings) -> list[Finding]:
     findings = [Finding("program", "found", here), _team(), _config(), *_strays()]
     findings += [Finding("settings", "note", notice) for notice in settings.notices]
     findings += [_workspace(settings), _journal(settings)]
-    findings += [_model_choice(settings)]
-    findings += await asyncio.gather(_safely("model", _model, settings), _safely("pictures", _pictures, settings))
+    looks = (("model", _model), ("local servers", _local_servers), ("pictures", _pictures))
+    for found in await asyncio.gather(*(_safely(name, look, settings) for name, look in looks)):
+        findings += found
     return findings
 
 
-async def _safely(name: str, look: Callable[[Settings], Awaitable[Finding]], settings: Settings) -> Finding:
+async def _safely(name: str, look: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings) -> list[Finding]:
     try:
         async with asyncio.timeout(SECONDS):
             return await look(settings)
     except MasterAgentError as error:
         status: Status = "missing" if error.type == "no_model" else "wrong"
-        return Finding(name, status, error.message, error.hint)
+        return [Finding(name, status, error.message, error.hint)]
     except TimeoutError:
-        return Finding(
-            name, "wrong", f"no answer within {SECONDS:g} seconds", "Is the server up, and the address right?"
-        )
+        hint = "Is the server up, and the address right?"
+        return [Finding(name, "wrong", f"no answer within {SECONDS:g} seconds", hint)]
 
 
 def _team() -> Finding:
@@ -145,40 +157,69 @@ def _journal(settings: Settings) -> Finding:
     return Finding("journal", "found", str(path))
 
 
-def _model_choice(settings: Settings) -> Finding:
-    name, why = models.wire_name(settings)
-    if name == "scripted":
-        return Finding("wire", "note", f"{why}; no model is asked")
-    own = settings.openai_base_url
-    address = Server(own).shown if own else "OpenAI's own address"
-    key = f"from {settings.origins['openai_api_key']}" if settings.openai_api_key else "none"
-    return Finding("wire", "note", f"{why}; at {address} ({settings.origins['openai_base_url']}), key: {key}")
-
-
-async def _model(settings: Settings) -> Finding:
+async def _model(settings: Settings) -> list[Finding]:
+    """Who is asked and why, and whether each model that is asked is offered."""
     chosen = await models.choose(settings)
     try:
         if settings.script is not None:
-            return Finding("model", "found", f"the script {settings.script}")
-        began = time.monotonic()
-        offered = await chosen.wire.models()
-        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+            wire = Finding("wire", "note", f"{chosen.why}; no model is asked")
+            return [wire, Finding("model", "found", f"the script {settings.script}")]
+        who = [Finding("provider", "note", chosen.provider)] if chosen.provider else []
+        try:
+            found = await _offered(chosen)
+        except MasterAgentError as error:  # who is asked is worth knowing all the more
+            found = Finding("model", "wrong", error.message, error.hint)
+        return [*who, Finding("wire", "note", chosen.why), found]
     finally:
         await chosen.wire.close()
-    for wanted in (chosen.agents, chosen.planner):
-        if wanted and offered and wanted not in offered:
-            message = f"the server answers, but does not offer {wanted}; it offers {', '.join(offered[:12])}"
+
+
+async def _offered(chosen: Models) -> Finding:
+    took, offered = 0.0, list[str]()
+    for wanted in dict.fromkeys((chosen.agents, chosen.planner)):
+        wire, name = await chosen.wire.at(wanted) if isinstance(chosen.wire, Routed) else (chosen.wire, wanted)
+        began = time.monotonic()
+        there = await wire.models()
+        took += time.monotonic() - began
+        offered += [one for one in there if one not in offered]
+        if name and there and not any(_is(one, name) for one in there):
+            message = f"the server answers, but does not offer {wanted}; it offers {', '.join(there[:12])}"
             return Finding("model", "wrong", message, "Choose one: --model NAME --planner-model NAME")
     names = f"; it offers {', '.join(sorted(offered)[:12])}" + (" and more" if len(offered) > 12 else "")
-    said = f"agents: {chosen.agents}, planner: {chosen.planner}; answered in {took}{names}"
+    said = f"agents: {chosen.agents}, planner: {chosen.planner}; answered in {took * 1000:.0f} ms{names}"
     return Finding("model", "found", said)
 
 
-async def _pictures(settings: Settings) -> Finding:
+def _is(offered: str, wanted: str) -> bool:
+    """Whether a model of a list is the one that is meant: lists may put a folder before it, or its date behind."""
+    return (
+        offered == wanted
+        or offered.endswith(f"/{wanted}")
+        or re.fullmatch(rf"{re.escape(wanted)}-\d{{8}}", offered) is not None
+    )
+
+
+async def _local_servers(settings: Settings) -> list[Finding]:
+    """Those that answer now, whoever is asked."""
+    places = reach.places(settings)
+    if not places:
+        return [Finding("local servers", "note", "none is looked for: MASTER_AGENT_LOCAL_SERVER is none")]
+    return [
+        Finding(
+            "local server",
+            "found",
+            f"{PROVIDERS[one.kind].title}{f' {one.version}' if one.version else ''} at {one.origin}, "
+            f"{len(one.models)} model{'' if len(one.models) == 1 else 's'}",
+        )
+        for one in await reach.servers(settings)
+    ] or [Finding("local servers", "note", f"none answers at {', '.join(places)}")]
+
+
+async def _pictures(settings: Settings) -> list[Finding]:
     from master_agent.fetch import Fetcher
 
     if missing := painters.no_pictures(settings):
-        return Finding("pictures", "missing", missing.message, missing.hint)
+        return [Finding("pictures", "missing", missing.message, missing.hint)]
     fetcher = Fetcher(build.allowed_hosts(settings))
     try:
         provider = painters.make_images(settings, fetcher)
@@ -186,4 +227,4 @@ async def _pictures(settings: Settings) -> Finding:
     finally:
         await fetcher.close()
     why = "as set" if settings.image_provider else "chosen by its key"
-    return Finding("pictures", "found", f"{provider.name} ({why}): {said}")
+    return [Finding("pictures", "found", f"{provider.name} ({why}): {said}")]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from master_agent.embedded import installed, missing
 from master_agent.embedded.shelf import Shelf
-from master_agent.errors import SettingsError
+from master_agent.errors import ModelError, SettingsError
 from master_agent.gguf import ModelFile, read_gguf
-from master_agent.settings import Settings, cache_folder
+from master_agent.settings import Settings, cache_folder, table
 
 if TYPE_CHECKING:
     from master_agent.threads.embedded import Embedded
@@ -26,6 +26,18 @@ def shelf(settings: Settings) -> Shelf:
     return Shelf(cache_folder(settings) / "models")
 
 
+def suggested(settings: Settings) -> str:
+    """The model to run here where nobody names one: the one that was downloaded. Empty where none can be."""
+    names = shelf(settings).names() if installed() else []
+    if len(names) > 1:
+        raise ModelError(
+            f"which of the models that were downloaded? There are {', '.join(names)}",
+            type="no_model",
+            hint=f"Choose one: --model {DOWNLOADED}{names[0]}",
+        )
+    return f"{DOWNLOADED}{names[0]}" if names else ""
+
+
 def found(settings: Settings, model: str) -> ModelFile:
     """The file that a name stands for; SettingsError where there is none or it is no model."""
     kind, _, name = model.partition(":")
@@ -36,11 +48,13 @@ def found(settings: Settings, model: str) -> ModelFile:
         )
     if kind.lower() + ":" == DOWNLOADED:
         return shelf(settings).find(name)
-    if settings.origins["model"] == ".env":
-        raise SettingsError(
-            f'MASTER_AGENT_MODEL in .env names the file "{name}": a folder may not choose a file that is run',
-            hint=f"Say it yourself: --model {model}",
-        )
+    for setting in ("model", "planner_model"):
+        if getattr(settings, setting) == model and settings.origins[setting] == ".env":
+            variable = table()[setting].variable
+            raise SettingsError(
+                f'{variable} in .env names the file "{name}": a folder may not choose a file that is run',
+                hint=f"Say it yourself: --{setting.replace('_', '-')} {model}",
+            )
     return read_gguf(Path(name).expanduser())
 
 

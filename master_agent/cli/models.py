@@ -1,30 +1,59 @@
 """From settings to the wire and the models that a run speaks to, with the reason for each choice."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from master_agent.cli import local
-from master_agent.context import Boundaries
+from master_agent.cli import local, reach
+from master_agent.cli.reach import Reached
+from master_agent.cli.wires import Words, make_wire, scripted, wire_name, with_words
 from master_agent.errors import ModelError, SettingsError
+from master_agent.local_servers import described
 from master_agent.openai_server import Server
-from master_agent.prompts import Prompts
-from master_agent.settings import Settings, WireName
-from master_agent.threads import Capabilities, Wire
+from master_agent.prices import Prices
+from master_agent.providers import EMBEDDED, OPENAI, PROVIDERS, named
+from master_agent.settings import Settings
+from master_agent.threads import Wire
 
-PLANNER_MODEL, AGENT_MODEL = "gpt-6-sol", "gpt-6-luna"  # OpenAI's, without a shutdown date as of 2026-11
-
-
-Words = tuple[Prompts, Boundaries]
-"""Where a wire finds what it tells a model, and the marks it puts around data."""
+_RUN_HERE = frozenset(row.name for row in EMBEDDED)
+_AWAY = frozenset(name for name, row in PROVIDERS.items() if row.kind == "hosted" and row is not OPENAI)
 
 
 @dataclass(frozen=True)
 class Models:
-    """Who is asked: the wire, the model of the agents and the planner's; `why` says in a line how it was chosen."""
+    """Who is asked: the wire, the model of the agents and the planner's; `why` says in a line how it was chosen.
+
+    `provider` says who answers and why they do; `prices` what they cost, where more is known than an address.
+    """
 
     wire: Wire
     agents: str | None
     planner: str | None
     why: str
+    provider: str = ""
+    prices: Prices | None = None
+
+    @property
+    def told(self) -> str:
+        """Who answers, why they do, and how they are spoken to."""
+        return f"{self.provider}; {self.why}" if self.provider else self.why
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the names of models say of providers. `own` are names that a server of the user's own has given itself."""
+
+    own: frozenset[str] = frozenset()
+
+    def split(self, model: str) -> tuple[str | None, str]:
+        """The provider that a model's name begins with, if it does, and the model's name there."""
+        return (None, model) if model in self.own else named(model)
+
+    def route(self, model: str, home: str | None) -> tuple[str | None, str | None]:
+        """The way to a model, None where the run's first provider has it, and its name at the end of the way."""
+        provider, bare = self.split(model)
+        if provider in _RUN_HERE:  # each file has an engine of its own
+            return (None, None) if model == home else (model, None)
+        return (None if provider in (None, home) else provider), bare
 
 
 def nobody() -> Models:
@@ -34,101 +63,121 @@ def nobody() -> Models:
     return Models(Scripted(Script([])), None, None, "no model is asked")
 
 
-def in_words(chosen: Models, words: Words) -> Models:
-    """The same, understood too where a model calls tools in its text; for wires that keep their threads here."""
-    from master_agent.threads.chat import Chat
-    from master_agent.threads.scripted import Scripted
-    from master_agent.threads.spoken import Spoken
-
-    wire = chosen.wire
-    return replace(chosen, wire=Spoken(wire, *words)) if isinstance(wire, Chat | Scripted) else chosen
-
-
-def wire_name(settings: Settings) -> tuple[WireName, str]:
-    """The wire to use, and why."""
-    if settings.script is not None:
-        return "scripted", f"replies come from the script {settings.script}"
-    if settings.wire is not None:
-        return settings.wire, f"wire {settings.wire} ({settings.origins['wire']})"
-    if settings.own_server:
-        return "chat", "wire chat, which every compatible server speaks"
-    return "responses", "wire responses, at OpenAI's own address"
-
-
-async def choose(settings: Settings, words: Words | None = None) -> Models:
+async def choose(settings: Settings, words: Words | None = None, own: Iterable[str | None] = ()) -> Models:
     """The wire and the models that the settings choose; ModelError when there is no model to talk to.
 
-    `words` are for what the assistants wire tells of a run that had to begin anew.
+    `words` are for what wires tell models themselves: of a run that had to begin anew, of tools to those that know
+    none. `own` are the models that agents name themselves.
     """
-    name, why = wire_name(settings)
-    if name == "scripted":
-        return Models(_scripted(settings), settings.model, settings.planner_model, why)
-    if settings.model is not None and local.is_local(settings.model):
-        return await embedded(settings, settings.model)
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        raise ModelError(
-            "there is no model to talk to: no OPENAI_API_KEY, and no OPENAI_BASE_URL of another server",
-            type="no_model",
-            hint="Put OPENAI_API_KEY=… into .env (master-agent init asks for it), point OPENAI_BASE_URL at a server "
-            "such as Ollama (http://localhost:11434/v1), or try without any: master-agent demo",
-        )
-    model = settings.model or (None if settings.own_server else AGENT_MODEL)
-    wire = _wire(name, settings, model or "", words)
-    if model is None:
-        try:
-            model = _only_model(await wire.models(), settings)
-        finally:
-            await wire.close()
-        wire = _wire(name, settings, model, words)
-    planner = settings.planner_model or settings.model or (model if settings.own_server else PLANNER_MODEL)
-    address = Server(settings.openai_base_url).shown
-    return Models(wire, model, planner, f"{why}, at {address}" if settings.own_server else why)
+    if settings.script is not None:
+        why = wire_name(settings)[1]
+        return Models(with_words(scripted(settings), words), settings.model, settings.planner_model, why)
+    others = [model for model in (settings.planner_model, *own) if model]
+    names = await _names(settings, others)
+    first = settings.model or settings.planner_model
+    provider = names.split(first)[0] if first else None
+    if first is not None and provider in _RUN_HERE:
+        home: str = first
+        chosen = await embedded(settings, first, words)
+    else:
+        reached = await (reach.said(settings, provider) if provider else _found(settings))
+        if reached is None:
+            home = local.suggested(settings)
+            chosen = await embedded(settings, home, words)
+        else:
+            home = reached.provider.name
+            several = any(names.route(model, home)[0] for model in others)
+            chosen = await _asked(settings, reached, names, words, several=several)
+    if settings.planner_model:
+        elsewhere, bare = names.route(settings.planner_model, home)
+        chosen = replace(chosen, planner=settings.planner_model if elsewhere else bare or chosen.agents)
+    return _routed(settings, chosen, names, home, words) if any(names.split(one)[0] for one in others) else chosen
 
 
-async def embedded(settings: Settings, model: str) -> Models:
+async def embedded(settings: Settings, model: str, words: Words | None = None) -> Models:
     """A model that is run here, by the name that it was asked for."""
     file = local.found(settings, model)
     wire = await local.open_wire(settings, file)
     context = f"{wire.capabilities.context:,} tokens for each of {wire.engine.slots} requests at once"
-    return Models(wire, file.name, file.name, f"the embedded engine runs {file.path}, {context}")
+    free = Prices(free=True, others=reach.prices_of_others())
+    why = f"the embedded engine runs {file.path}, {context}"
+    return Models(with_words(wire, words), file.name, file.name, why, prices=free)
 
 
-def _wire(name: WireName, settings: Settings, model: str, words: Words | None) -> Wire:
-    key, address = settings.openai_api_key, settings.openai_base_url
-    match name:
-        case "responses":
-            from master_agent.threads.responses import Responses
+async def _names(settings: Settings, others: Iterable[str]) -> Names:
+    """What the names of models say of providers.
 
-            return Responses(key, address, model, store=settings.thread_store)
-        case "assistants":
-            from master_agent.threads.assistants import Assistants, as_data, in_words
-
-            return Assistants(key, address, model, retell=in_words(*words) if words else as_data)
-    from master_agent.threads.chat import Chat
-
-    able = Capabilities(tool_calls="either") if Server(address).is_near else None
-    return Chat(key, address, model, capabilities=able)
-
-
-def _scripted(settings: Settings) -> Wire:
-    from master_agent.threads.scripted import Scripted, read_script
-
-    if settings.script is None:
-        raise SettingsError("the wire is scripted, but there is no script", hint="Name its file: --script FILE")
+    A server of the user's own may offer a model whose name begins like a provider's, as Ollama's `mistral:7b` does: it
+    is asked, for what is meant for it goes to nobody else.
+    """
+    said = [model for model in (settings.model, *others) if model]
+    for model in said:
+        if named(model)[1] == "":
+            hint = "After the colon comes the model: groq:openai/gpt-oss-120b, ollama:llama3.2:3b, gguf:PATH"
+            raise SettingsError(f'"{model}" names no model', hint=hint)
+    if not settings.own_server or not any(named(model)[0] in _AWAY for model in said):
+        return Names()
+    wire = make_wire("chat", settings, reach.by_address(settings), "", None)
     try:
-        content = settings.script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the script {settings.script} cannot be read: {error}") from None
-    return Scripted(read_script(content, source=str(settings.script)))
+        return Names(frozenset(await wire.models()))
+    finally:
+        await wire.close()
 
 
-def _only_model(models: list[str], settings: Settings) -> str:
+async def _found(settings: Settings) -> Reached | None:
+    """Who answers where nobody said who shall; None where only a model of this program does. ModelError for nobody."""
+    if keyed := reach.keyed(settings):
+        return keyed[0]
+    if settings.wire == "assistants":
+        return reach.by_address(settings)  # the wire says what became of it
+    answering = await reach.servers(settings)
+    for server in answering:
+        offered = await described(server)
+        if offered.best() is not None:
+            return reach.here(offered, f"it answers at {server.origin}, and there is no key")
+    if local.suggested(settings):
+        return None
+    raise reach.nobody(answering)
+
+
+async def _asked(settings: Settings, reached: Reached, names: Names, words: Words | None, *, several: bool) -> Models:
+    """The wire to a provider and its models: those that are set, else its own, else the one that it offers."""
+    row = reached.provider
+    name, why = wire_name(settings, row, several=several)
+    bare = names.split(settings.model)[1] if settings.model else None
+    model = bare or row.agents
+    if model is None:
+        wire = make_wire(name, settings, reached, "", words)
+        try:
+            model = reached.best() or _only_model(await wire.models(), reached.server)
+        finally:
+            await wire.close()
+    wire = make_wire(name, settings, reached, model, words)
+    address = "" if row is OPENAI else f", at {reached.server.shown}"
+    planner = bare or row.planner or model
+    return Models(wire, model, planner, f"{why}{address}", reached.told, reach.prices(reached))
+
+
+def _routed(settings: Settings, chosen: Models, names: Names, home: str, words: Words | None) -> Models:
+    """The choice, with the way to every other provider that the planner or an agent names."""
+    from master_agent.threads.routed import Routed
+
+    async def reached(route: str) -> Wire:
+        if names.split(route)[0] in _RUN_HERE:
+            return (await embedded(settings, route, words)).wire
+        other = await reach.said(settings, route)
+        return make_wire(settings.wire or "chat", settings, other, "", words)
+
+    return replace(chosen, wire=Routed(chosen.wire, lambda model: names.route(model, home), reached))
+
+
+def _only_model(models: list[str], server: Server) -> str:
     """The one model that a server of the user's own offers; ModelError when it offers several, or none."""
     if len(models) == 1:
         return models[0]
     offered = f"it offers {', '.join(models[:12])}" if models else "it names none"
     raise ModelError(
-        f"which model of {Server(settings.openai_base_url).shown}? {offered}",
+        f"which model of {server.shown}? {offered}",
         type="no_model",
         hint="Choose one: --model NAME, or MASTER_AGENT_MODEL=NAME in .env",
     )

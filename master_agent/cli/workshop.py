@@ -18,8 +18,9 @@ from master_agent.catalogue import Agent
 from master_agent.cli import spending
 from master_agent.cli.keys import secrets_of
 from master_agent.cli.lineage import files_of
-from master_agent.cli.models import Models, Words
+from master_agent.cli.models import Models
 from master_agent.cli.painters import image_provider, make_images
+from master_agent.cli.wires import Words
 from master_agent.dispatcher import Dispatcher
 from master_agent.events import (
     Event,
@@ -258,7 +259,7 @@ class Workshop:
     @cached_property
     def call(self) -> Call:
         """A request to a model: remembered, or tried, and each try reserved, written down and settled."""
-        prices = spending.prices_of(self.settings)
+        prices = spending.prices_of(self.settings, self.chosen)
         asked = layers.asked(self.journal, self.chosen.wire.name, self.chosen.agents, prices=prices)
         held = reserved(self.deck.calls(asked), self.spending, prices, self.chosen.agents)
         return self.memory.calls(layers.retried(held, RetryPolicy(attempts=self.settings.attempts), self.deck.sleep))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +34,10 @@ class Answering(Protocol):
 
 
 class OneRequestWire:
-    """One server through one client, asked on one path; `model` is for agents that name none."""
+    """One server through one client, asked on one path; `model` is for agents that name none.
+
+    `server` says more of it than an address and a key, and takes their place.
+    """
 
     name: str
     path: str
@@ -50,8 +53,9 @@ class OneRequestWire:
         idle_timeout: float = 60.0,
         organization: str | None = None,
         project: str | None = None,
+        server: Server | None = None,
     ) -> None:
-        self.server = Server(base_url, api_key)
+        self.server = server or Server(base_url, api_key)
         self.model = model
         self._client = client
         self._idle_timeout = idle_timeout
@@ -79,13 +83,20 @@ class OneRequestWire:
 
     async def models(self, within: float = 10.0) -> list[str]:
         """The names of the models that the server offers, in its order; ModelError when it does not tell."""
+        return [str(entry["id"]) for entry in await self.offers(within)]
+
+    async def offers(self, within: float = 10.0) -> list[Mapping[str, Any]]:
+        """The models that the server offers as it describes them, each with an `id`; ModelError when it does not."""
         import httpx2
 
         deadline = Deadline.after(within, f"did not list its models within {within:g} s")
-        asked = self.client().get("/models", cast_to=httpx2.Response, options=request_options(within))
+        options = request_options(within)
+        options["headers"] = dict(self.server.listing)
+        asked = self.client().get("/models", cast_to=httpx2.Response, options=options)
         response = await self.server.bounded(asked, deadline)
         try:
-            return [str(entry["id"]) for entry in json.loads(response.content)["data"]]
+            entries = json.loads(response.content)["data"] or []
+            return [entry for entry in entries if entry["id"]]
         except (ValueError, TypeError, KeyError):
             raise self.server.malformed(response.text[:1000], "a list of models that cannot be read") from None
 

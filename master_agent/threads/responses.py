@@ -28,7 +28,15 @@ from master_agent.threads import (
 )
 from master_agent.threads import _hosted as hosted
 from master_agent.threads._accepted import UNSEEN
-from master_agent.threads._openai import Deadline, RefusedRequestError, Said, read_said, request_options, sendable
+from master_agent.threads._openai import (
+    Deadline,
+    RefusedRequestError,
+    Said,
+    Server,
+    read_said,
+    request_options,
+    sendable,
+)
 from master_agent.threads._responses import Answer, Item
 from master_agent.threads._wire import OneRequestWire, schema_name
 
@@ -72,6 +80,7 @@ class Responses(OneRequestWire):
         idle_timeout: float = 60.0,
         organization: str | None = None,
         project: str | None = None,
+        server: Server | None = None,
     ) -> None:
         super().__init__(
             api_key,
@@ -82,6 +91,7 @@ class Responses(OneRequestWire):
             idle_timeout=idle_timeout,
             organization=organization,
             project=project,
+            server=server,
         )
         self.store: Store = store
 

@@ -138,7 +138,7 @@ def test_what_could_not_be_read_is_quoted_no_further_than_80_characters() -> Non
     [
         (status(401), "OPENAI_API_KEY"),
         (status(429, PAYING), "credit"),
-        (error(404, "model 'x' not found"), "doctor"),
+        (error(404, "model 'x' not found"), "master-agent models"),
         (error(400, "too long", reason="context_length_exceeded"), "reads more"),
     ],
 )

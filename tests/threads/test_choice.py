@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from master_agent.cli.models import AGENT_MODEL, PLANNER_MODEL, choose, wire_name
+from master_agent.cli.models import choose
+from master_agent.cli.wires import wire_name
 from master_agent.errors import ModelError
+from master_agent.providers import OPENAI
 from master_agent.settings import Settings, load
 from tests.conftest import Cli
 from tests.servers.assistants import AssistantsServer
@@ -29,7 +31,7 @@ def test_openais_own_address_is_spoken_to_over_responses(address: str | None, tm
     chosen = asyncio.run(choose(settings(tmp_path, **flags)))
     assert chosen.wire.name == "responses"
     assert "OpenAI's own address" in chosen.why
-    assert (chosen.agents, chosen.planner) == (AGENT_MODEL, PLANNER_MODEL)
+    assert (chosen.agents, chosen.planner) == (OPENAI.agents, OPENAI.planner)
 
 
 @pytest.mark.parametrize("address", [ELSEWHERE, "https://api.openai.com.example.net/v1", "https://openai.example/v1"])

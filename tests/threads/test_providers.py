@@ -111,7 +111,7 @@ def test_a_hosted_provider_has_an_address_a_key_and_models(row: Provider) -> Non
         ("Groq:openai/gpt-oss-120b", ("groq", "openai/gpt-oss-120b")),
         ("llama-server:a:b:c", ("llama-server", "a:b:c")),
         ("openrouter:openai/gpt-6:free", ("openrouter", "openai/gpt-6:free")),
-        ("ollama:", (None, "ollama:")),
+        ("ollama:", ("ollama", "")),
         ("mistral", (None, "mistral")),
         (":x", (None, ":x")),
         ("gguf:/models/a:b.gguf", ("gguf", "/models/a:b.gguf")),

@@ -1,0 +1,13 @@
+"""From the address of a server to what is known of it by its address alone."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+
+def is_near(address: str) -> bool:
+    """Whether a server is on this machine or in its own network, by its address alone."""
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".localhost", ".lan", ".internal", ".home.arpa"))

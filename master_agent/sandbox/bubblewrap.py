@@ -17,6 +17,10 @@ _ETC = {
     "/etc/hosts": b"127.0.0.1 localhost\n",
     "/etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files\n",
 }
+_HINT = (
+    "bubblewrap 0.8 or later is needed, and a kernel that lets it make user namespaces: Ubuntu 24.04 does so with the "
+    "AppArmor profile bwrap-userns-restrict (apt install apparmor-profiles)."
+)
 _SHARED_MEMORY = 64 * MIB
 _ALONE = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--as-pid-1"),
@@ -59,7 +63,8 @@ class Bubblewrap:
                 "alone": True,
                 "sized": True,
             }
-            return await launch.carried_out(launch.Start(command, job, tuple(etc.values()), person), program, limits)
+            start = launch.Start(command, job, tuple(etc.values()), person, hint=_HINT)
+            return await launch.carried_out(start, program, limits)
 
 
 def here() -> Bubblewrap:

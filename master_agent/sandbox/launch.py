@@ -71,6 +71,9 @@ def _modules() -> list[tuple[str, bytes, str]]:
 
 async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> Outcome:
     """Runs a program to its end. SandboxError when it could not be started; nothing of it is alive afterwards."""
+    given = sum(len(file.content) for file in program.files.values())
+    if given > limits.disk_bytes:
+        raise SandboxError(f"the files for the program are {given:,} bytes; {limits.disk_bytes:,} are the most")
     for path in program.files:
         if not handout.safe(path) or len(os.fsencode(path)) > 1000:
             raise SandboxError(f"{path!r} cannot be a file of the scratch folder")

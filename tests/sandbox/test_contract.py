@@ -94,6 +94,35 @@ def test_a_command_that_is_not_there_is_named(sandbox: Sandbox) -> None:
         ran(sandbox, "no-such-program")
 
 
+def test_given_files_that_cannot_be_given_are_refused_before_anything_starts(sandbox: Sandbox) -> None:
+    for path in ("../x", "/x", "a//b", "a/./b", ""):
+        with pytest.raises(SandboxError, match="cannot be a file of the scratch folder"):
+            asyncio.run(sandbox.run(Program(("true",), files={path: File(b"")}), LIMITS))
+    with pytest.raises(SandboxError, match="16,777,217 bytes; 16,777,216 are the most"):
+        asyncio.run(sandbox.run(Program(("true",), files={"x": File(bytes(16 * MIB + 1))}), LIMITS))
+
+
+def test_a_virtual_environment_that_was_named_can_be_read_with_its_interpreter(safe: Sandbox) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(os.path.realpath(sys.executable))
+        interpreter = own if os.geteuid() or open_to_all(own) else Path("/usr/bin/python3")
+        asked = [str(interpreter), "-c", "import sys; print(*sys.version_info[:2], sep='.')"]
+        version = subprocess.run(asked, stdout=subprocess.PIPE, text=True).stdout.strip()
+        packages = Path(folder, "lib", f"python{version}", "site-packages")
+        packages.mkdir(parents=True)
+        (packages / "of_mine.py").write_text("word = 'read'")
+        Path(folder, "bin").mkdir()
+        Path(folder, "bin", "python").symlink_to(interpreter)
+        Path(folder, "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
+        Path(folder).chmod(0o755)
+        command = (f"{folder}/bin/python", "-c", "import of_mine, json; print(of_mine.word)")
+        outcome = asyncio.run(safe.run(Program(command, readable=(Path(folder),)), LIMITS))
+        assert (outcome.stdout, outcome.stderr) == (b"read\n", b"")
+    for place in (Path("/"), Path.home(), Path.home().parent):
+        with pytest.raises(SandboxError, match="would open the whole machine or the whole home folder"):
+            asyncio.run(safe.run(Program(("true",), readable=(place,)), LIMITS))
+
+
 FORKS = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
 TWELVE = (
     "import os, time\nfor _ in range(12):\n"

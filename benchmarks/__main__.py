@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import journal
+
 LATENCY = 0.2
 RUNS = 5
 STEPS = 200
@@ -73,6 +75,7 @@ def main() -> None:
                 row(name, [*ours, "--concurrency", "16"], "bare SDK script", [*_bare(), address, str(plan)])
             server.communicate("")
         print(f"\nOwn work for a step, journal on, no SDK: {own_work(home, environ) * 1000:.2f} ms of CPU")
+        journal.main()
 
 
 def _bare() -> list[str]:

@@ -1,19 +1,17 @@
 """The append-only list of events of a run, in SQLite: the only truth about it. Events go in, a State comes out."""
 
 import asyncio
-import hashlib
-import json
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, get_args
+from typing import Self, TypeVar
 
 from master_agent import done_steps, events
 from master_agent.database import (
@@ -45,15 +43,12 @@ from master_agent.events import (
 )
 from master_agent.plan import Plan
 from master_agent.results import Artifact, ErrorInfo, RunStatus, StepResult, Usage
+from master_agent.rows import read_rows, without_long_texts
 from master_agent.values import key_of
 
 T = TypeVar("T")
 
 GATHER_SECONDS = 0.02  # how long an event that nobody waits for may wait for company
-
-LONG_TEXT = 4096  # characters; a text as long as that is kept once, by its hash
-BLOB = "$blob"
-_KNOWN = {member.model_fields["type"].default for member in get_args(Event)}
 
 
 @dataclass
@@ -79,7 +74,7 @@ class State:
     @property
     def usage(self) -> Usage:
         """What the whole run has used so far, the planner's calls included."""
-        return sum(self.used.values(), Usage())
+        return Usage.total(self.used.values())
 
     @property
     def seconds(self) -> float:
@@ -107,7 +102,8 @@ def apply(state: State, event: Event) -> None:
         case StepStarted() if event.step:
             state.started[event.step] = event
         case ModelReplied() | ToolReturned():
-            state.used[event.step] = state.used.get(event.step, Usage()) + event.usage
+            before = state.used.get(event.step)
+            state.used[event.step] = event.usage if before is None else before + event.usage
         case FileChanged() if event.removed:
             state.files.pop(event.file.path, None)
         case FileChanged():
@@ -163,6 +159,7 @@ class Journal:
         listeners: Iterable[Callable[[Event], None]] = (),
         clock: Callable[[], datetime] = now,
         resume: bool = False,
+        history: Sequence[Event] = (),
     ) -> None:
         self.database = database
         self.run_id = run_id
@@ -178,14 +175,14 @@ class Journal:
         self._owner = new_owner()
         self._connection = open_database(database)
         try:
-            self._hold(resume)
+            self._hold(resume, history)
         except BaseException:  # whatever it is, no connection is left open
             self._connection.close()
             raise
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
-    def _hold(self, resume: bool) -> None:
+    def _hold(self, resume: bool, history: Sequence[Event]) -> None:
         """Makes the run this process's own; one that goes on is read back first."""
         try:
             if not resume:
@@ -193,7 +190,8 @@ class Journal:
                     self._connection.execute("INSERT INTO runs (run_id) VALUES (?)", (self.run_id,))
             take_lease(self._connection, self.run_id, self._owner)
             if resume:
-                self.history = _history(self._connection, self.run_id)
+                last = (history[-1].seq or 0) if history else 0
+                self.history = [*history, *_history(self._connection, self.run_id, last)]
                 self.state = fold(self.history)
                 row = self._connection.execute("SELECT max(seq) FROM events WHERE run_id = ?", (self.run_id,))
                 self._seq = row.fetchone()[0] or 0
@@ -266,7 +264,7 @@ class Journal:
             raise JournalError("the journal is closed")
         stamped, body = events.written(self._stamp(event))
         apply(self.state, stamped)
-        body, blobs = _without_long_texts(body)
+        body, blobs = without_long_texts(body)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
         self._note_begin(stamped)
         self._entries.put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe, self._done(stamped)))
@@ -381,16 +379,13 @@ def events_of(connection: sqlite3.Connection, done: DoneStep) -> list[Event]:
     """The events of a step that is done, from its first beginning to its end."""
     query = "SELECT type, body FROM events WHERE run_id = ? AND seq BETWEEN ? AND ? AND step = ? ORDER BY seq"
     rows = connection.execute(query, (done.run_id, done.first, done.last, done.step)).fetchall()
-    return _read(connection, rows)
+    return read_rows(connection, rows)
 
 
-def _history(connection: sqlite3.Connection, run_id: str) -> list[Event]:
-    rows = connection.execute("SELECT type, body FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
-    return _read(connection, rows)
-
-
-def _read(connection: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> list[Event]:
-    return [events.EVENT.validate_json(_whole(connection, body)) for type_, body in rows if type_ in _KNOWN]
+def _history(connection: sqlite3.Connection, run_id: str, after: int = 0) -> list[Event]:
+    query = "SELECT type, body FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
+    rows = connection.execute(query, (run_id, after)).fetchall()
+    return read_rows(connection, rows)
 
 
 def _tell_those_who_wait(waiting: list[Safe], failure: JournalError | None) -> None:
@@ -407,42 +402,6 @@ def _tell_those_who_wait(waiting: list[Safe], failure: JournalError | None) -> N
     for loop, of_one_loop in by_loop.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
             loop.call_soon_threadsafe(settle, of_one_loop)
-
-
-def _without_long_texts(line: str) -> tuple[str, dict[str, bytes]]:
-    """The line with each long text replaced by its hash, and the texts by their hashes."""
-    if len(line) < LONG_TEXT:
-        return line, {}
-    blobs: dict[str, bytes] = {}
-
-    def lift(value: Any) -> Any:
-        match value:
-            case str() if len(value) >= LONG_TEXT:
-                content = value.encode()
-                digest = hashlib.sha256(content).hexdigest()
-                blobs[digest] = content
-                return {BLOB: digest}
-            case list():
-                return [lift(item) for item in value]
-            case dict():
-                return {name: lift(item) for name, item in value.items()}
-        return value
-
-    lifted = lift(json.loads(line))
-    return (json.dumps(lifted, ensure_ascii=False, separators=(",", ":")) if blobs else line), blobs
-
-
-def _whole(connection: sqlite3.Connection, line: str) -> str:
-    """The line with its long texts back in their places."""
-    if f'"{BLOB}"' not in line:
-        return line
-
-    def back(value: dict[str, Any]) -> Any:
-        if value.keys() == {BLOB} and (content := get_blob(connection, str(value[BLOB]))) is not None:
-            return content.decode()
-        return value
-
-    return json.dumps(json.loads(line, object_hook=back), ensure_ascii=False)
 
 
 def _stamp(moment: datetime) -> str:

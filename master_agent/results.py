@@ -1,5 +1,6 @@
 """What a step and a run leave behind: the result contract that `--json` prints and `schema result` describes."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -50,28 +51,29 @@ class Usage(Contract):
         )
 
     def __add__(self, other: "Usage") -> "Usage":
-        def total(mine: int | None, theirs: int | None) -> int | None:
-            # Known and unknown make what is known, at least; nothing and unknown stay unknown.
-            return mine + theirs if mine is not None and theirs is not None else mine or theirs or None
+        return Usage.total((self, other))
 
-        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
-        return Usage(
-            calls=self.calls + other.calls,
-            input_tokens=total(self.input_tokens, other.input_tokens),
-            cached_tokens=total(self.cached_tokens, other.cached_tokens),
-            cache_write_tokens=total(self.cache_write_tokens, other.cache_write_tokens),
-            output_tokens=total(self.output_tokens, other.output_tokens),
-            reasoning_tokens=total(self.reasoning_tokens, other.reasoning_tokens),
-            images=self.images + other.images,
+    @classmethod
+    def total(cls, usages: Iterable["Usage"]) -> "Usage":
+        """What was consumed all in all."""
+        every = tuple(usages)
+        costs = [usage.cost_usd for usage in every if usage.cost_usd is not None]
+        return cls(
+            calls=sum(usage.calls for usage in every),
+            input_tokens=_sum([usage.input_tokens for usage in every]),
+            cached_tokens=_sum([usage.cached_tokens for usage in every]),
+            cache_write_tokens=_sum([usage.cache_write_tokens for usage in every]),
+            output_tokens=_sum([usage.output_tokens for usage in every]),
+            reasoning_tokens=_sum([usage.reasoning_tokens for usage in every]),
+            images=sum(usage.images for usage in every),
             cost_usd=round(sum(costs), 9) if costs else None,
-            complete=self.complete and other.complete,
-            cost_complete=self.cost_complete
-            and other.cost_complete
-            and not (costs and self._unpriced | other._unpriced),
+            complete=all(usage.complete for usage in every),
+            cost_complete=all(usage.cost_complete for usage in every)
+            and not (costs and any(usage.unpriced for usage in every)),
         )
 
     @property
-    def _unpriced(self) -> bool:
+    def unpriced(self) -> bool:
         """Whether something was used whose cost is not known."""
         return self.cost_usd is None and bool(self.calls or self.images or self.tokens)
 
@@ -81,6 +83,12 @@ class Usage(Contract):
         if self.input_tokens is None and self.output_tokens is None:
             return None
         return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+def _sum(numbers: list[int | None]) -> int | None:
+    """Known and unknown make what is known, at least; nothing and unknown stay unknown."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else sum(known) or None
 
 
 class Artifact(Contract):

@@ -36,6 +36,7 @@ LAYERS = [
     ["beneath"],
     ["lifetime"],
     ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal", "purge", "gguf"],
+    ["rows"],
     ["database", "done_steps", "past", "changes"],
     ["events"],
     ["approval"],

@@ -11,7 +11,8 @@ import pytest
 from master_agent.database import LEASE_SECONDS, find_run, list_runs, open_database, take_lease
 from master_agent.errors import JournalError
 from master_agent.events import ModelReplied, RunFinished, RunStarted
-from master_agent.journal import LONG_TEXT, Journal, read
+from master_agent.journal import Journal, read
+from master_agent.rows import LONG_TEXT
 
 
 @pytest.fixture

@@ -87,4 +87,5 @@ async def master(
 def _journal(settings: Settings, order: Order, people: People) -> Journal:
     database = state_folder(settings) / "journal.db"
     run_id = order.resume or new_run_id()
-    return Journal(database, run_id, listeners=people.listeners, resume=order.resume is not None)
+    resume = order.resume is not None
+    return Journal(database, run_id, listeners=people.listeners, resume=resume, history=order.history)

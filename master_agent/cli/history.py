@@ -1,5 +1,6 @@
 """The commands that go on with runs and look back at them: `resume`, `runs`, `show`."""
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from master_agent.cli.workshop import Order
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json
-from master_agent.journal import fold, read
+from master_agent.journal import State, fold, read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
 from master_agent.settings import Settings, load, state_folder
@@ -96,25 +97,25 @@ def resume(
     record = find_run(database, run)
     if record.status == "done":
         raise UsageError(f"the run {record.run_id} is done; there is nothing to go on with")
-    history = read(database, record.run_id)
+    history, state = _whole(database, record.run_id)
     began = next((event for event in history if isinstance(event, RunStarted)), None)
     if began is None:
         raise UsageError(f"the run {record.run_id} never began")
     check_not_undone(database, record)
     settings = settings_of_then(options, began)
     _check_same_folder(settings, began, history)
-    state = fold(history)
     if state.plan is None and began.planned:
         raise UsageError(
             f"the run {record.run_id} died before it had taken in its plan; nothing was done",
             hint="Run the plan again: master-agent run PLAN",
         )
-    done = [step_id for step_id, result in state.results.items() if result.usable]
+    done = {step_id for step_id, result in state.results.items() if result.usable}
     order = Order(
         task=state.task,
         params=state.params,
         asks_models=state.plan is None or asks_models(state.plan, done),
         resume=record.run_id,
+        history=history,
         mark=began.mark,
         made=files_of(database, began.parent),
         before=story_of(database, began.parent) if began.parent and began.origin == "continue" else "",
@@ -123,6 +124,17 @@ def resume(
     said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None
     team = session.team(Path(began.folder) if began.folder else None)
     return session.run(options, settings, team, order, lambda m: m.resume(), yes=approved, unverified=said)
+
+
+def _whole(database: Path, run_id: str) -> tuple[list[Event], State]:
+    """All that happened in a run, and what it came to."""
+    gc.disable()
+    try:
+        history = read(database, run_id)
+        return history, fold(history)
+    finally:
+        gc.freeze()  # it stays to the end: nobody needs to look again and again whether it is garbage
+        gc.enable()
 
 
 def check_not_undone(database: Path, record: RunRecord) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -70,7 +70,10 @@ class Team:
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted of a run beside its settings. `anew` is a step that is performed whatever was done before."""
+    """What is wanted of a run beside its settings.
+
+    `anew` is a step that is performed whatever was done before; `history` is what was read of a run to `resume`.
+    """
 
     task: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Order:
     asks_models: bool = True
     given: tuple[Attachment, ...] = ()
     resume: str | None = None
+    history: Sequence[Event] = ()
     mark: str | None = None
     made: Mapping[str, str] = field(default_factory=dict)
     earlier: Mapping[str, StepResult] = field(default_factory=dict)

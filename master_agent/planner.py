@@ -17,6 +17,8 @@ from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Thre
 from master_agent.tools import Tool
 
 MOST_FILES = 200
+SHORT = 8_192  # tokens: a model that reads no more at once is told in short
+MOST_FILES_SHORT = 20
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ class Planner:
         PlanningError when the model gives no plan that can be run; ModelError when it gives no answer.
         """
         prompt = self._prompt(task, params, files)
-        form = exact_plan_schema if self.wire.capabilities.grammar else plan_schema
-        spec = AgentSpec("planner", prompt.instructions, self.model, output=form(self.agents, self.tools))
+        spec = AgentSpec("planner", prompt.instructions, self.model, output=self._schema())
         thread = await self.wire.open(spec, self.memory.thread(None))
         turn = UserTurn(prompt.message, tuple(file for file in self.given if file.is_picture))
         try:
@@ -78,17 +79,29 @@ class Planner:
             hint="Say the task in other words, try another --planner-model, or allow more --plan-repairs.",
         )
 
+    @property
+    def _short(self) -> bool:
+        """Whether the model reads little at once; one of which that is not known is told all."""
+        context = self.wire.capabilities.context
+        return context is not None and context <= SHORT
+
+    def _schema(self) -> dict[str, Any]:
+        if self._short:
+            return short_plan_schema(self.agents, self.tools, exact=self.wire.capabilities.grammar)
+        return (exact_plan_schema if self.wire.capabilities.grammar else plan_schema)(self.agents, self.tools)
+
     def _prompt(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]]) -> Any:
         given = json.dumps(dict(params), ensure_ascii=False, indent=2) if params else ""
         listed = [f"{name} ({size} bytes)" for name, size in files]
-        more = [f"({len(listed) - MOST_FILES} more files)"] if len(listed) > MOST_FILES else []
-        there = "\n".join([*listed[:MOST_FILES], *more])
+        most = MOST_FILES_SHORT if self._short else MOST_FILES
+        more = [f"({len(listed) - most} more files)"] if len(listed) > most else []
+        there = "\n".join([*listed[:most], *more])
         wrap = self.boundaries.wrap
         shown = tell_files(self.given, self.boundaries)
         return self.prompts.fill(
-            "plan",
-            agents="\n".join(_agent_lines(agent) for agent in self.agents.values()),
-            tools="\n".join(_tool_lines(tool) for tool in self.tools.values()) or "(none)",
+            "plan_short" if self._short else "plan",
+            agents="\n".join(_agent_lines(agent, short=self._short) for agent in self.agents.values()),
+            tools="\n".join(map(_tool_in_short if self._short else _tool_lines, self.tools.values())) or "(none)",
             mark=self.boundaries.mark,
             task=task,
             params=f"\nParameters of the task:\n{wrap(given, kind='params')}\n" if given else "",
@@ -138,12 +151,43 @@ def exact_plan_schema(agents: Collection[str], tools: Collection[str]) -> dict[s
     return schema
 
 
+def short_plan_schema(agents: Collection[str], tools: Mapping[str, Tool], *, exact: bool) -> dict[str, Any]:
+    """The form for a model that reads little: a step has only what its kind has, a tool's arguments are its own.
+
+    `exact`: the engine's grammar holds the model to an id that is one, and to words where words must be.
+    """
+    text = {"type": "string", "minLength": 1} if exact else {"type": "string"}
+    id_ = {"type": "string", "pattern": STEP_ID} if exact else text
+    needs = {"type": "array", "items": text}
+    kinds = [_object({"id": id_, "agent": {"type": "string", "enum": [*agents]}, "prompt": text, "needs": needs})]
+    for tool in tools.values():
+        named = {"id": id_, "tool": {"type": "string", "enum": [tool.name]}}
+        kinds.append(_object({**named, "with": _arguments(tool), "needs": needs}))
+    steps = {"type": "array", "items": {"anyOf": kinds if agents else kinds[1:]}}
+    return _object({"plan": {**steps, "minItems": 1} if exact else steps})
+
+
+def _arguments(tool: Tool) -> dict[str, Any]:
+    """The schema of a tool's arguments, as far as its types and choices go."""
+
+    def plain(shape: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: shape[name] for name in ("type", "enum") if name in shape}
+        if "anyOf" in shape:
+            kept["anyOf"] = [plain(one) for one in shape["anyOf"] if one.get("type") != "null"]
+        if "items" in shape:
+            kept["items"] = plain(shape["items"])
+        return kept
+
+    properties = {name: plain(shape) for name, shape in tool.parameters["properties"].items()}
+    return {**_object(properties), "required": list(tool.parameters.get("required", []))}
+
+
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _agent_lines(agent: Agent) -> str:
-    said = f"{agent.description} Use it when: {agent.when}" if agent.when else agent.description
+def _agent_lines(agent: Agent, *, short: bool) -> str:
+    said = f"{agent.description} Use it when: {agent.when}" if agent.when and not short else agent.description
     return f"- `{agent.name}`: {' '.join(said.split())}"
 
 
@@ -154,6 +198,12 @@ def _tool_lines(tool: Tool) -> str:
         for name, shape in properties.items()
     )
     return f"- `{tool.name}`({arguments}): {' '.join(tool.description.split())}"
+
+
+def _tool_in_short(tool: Tool) -> str:
+    required = tool.parameters.get("required", [])
+    arguments = ", ".join(f"{name}{'' if name in required else '?'}" for name in tool.parameters["properties"])
+    return f"- `{tool.name}`({arguments}): {' '.join(tool.description.split()).split('. ')[0].rstrip('.')}."
 
 
 def _type(shape: Mapping[str, Any]) -> str:

@@ -81,6 +81,7 @@ class Settings:
     planner_model: Annotated[str | None, About("model of the planner; by default that of the agents", folder=True)] = (
         None
     )
+    context_size: Annotated[PositiveInt | None, About("tokens that a model reads at once, prompt and answer")] = None
     wire: Annotated[WireName | None, About("how models are spoken to")] = None
     thread_store: Annotated[ThreadStore, About("where the responses wire keeps a thread")] = "response"
     script: Annotated[Path | None, About("answer from a file of scripted replies instead of a model")] = None

@@ -23,6 +23,7 @@ from master_agent.threads import (
     AgentSpec,
     CallOptions,
     CallRequest,
+    Capabilities,
     ModelToolCall,
     Reply,
     Source,
@@ -537,7 +538,7 @@ def test_all_of_a_reply_comes_back(tmp_path: Path) -> None:
         await Recording(recorder, forms(), "m").calls(call)(CallRequest(thread, turn, options))
         recorder.close()
         deck = Replaying(read_cassette(tmp_path / "run.jsonl"), forms("data-bbbbbbbbbbbb", "/tmp/x/y"), "m")
-        parts = [part async for part in (await ReplayedWire(deck, ()).open(agent)).send(turn, options)]
+        parts = [part async for part in (await ReplayedWire(deck, Capabilities()).open(agent)).send(turn, options)]
         deck.finish()
         return parts[-1]
 

@@ -181,3 +181,11 @@ def test_a_damaged_model_is_named_in_the_engines_own_words(
     assert ran.code == 4
     assert ran.json["error"]["type"] == "no_model"
     assert "bad.gguf" in ran.err and said in ran.err and "get it again" in ran.err
+
+
+def test_a_task_is_planned_in_short_where_the_model_reads_little(cli: Cli, tiny: Path) -> None:
+    flags = ("--yes", "--json", "-v", "--model", f"gguf:{tiny}", "--context-size", "4096", *PLACEHOLDER)
+    ran = cli("Draw an image of a cat", *flags)
+
+    assert ran.err.splitlines()[0].startswith(f"models: the embedded engine runs {tiny}, 4,096 tokens")
+    assert (ran.code, ran.json["plan"][0]["agent"]) == (0, "image"), ran.out

@@ -28,6 +28,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "replicate_base_url": (["http://a", "http://b", "http://c", "http://d"], []),
     "model": (["a", "b", "c", "d"], []),
     "planner_model": (["a", "b", "c", "d"], []),
+    "context_size": (["1024", "2048", "3", "5"], [1024, 2048, 3, 5]),
     "wire": (["chat", "scripted", "responses", "assistants"], []),
     "thread_store": (["none", "conversation", "response", "none"], []),
     "script": (["a", "b", "c", "~/d"], [Path("a"), Path("b"), Path("c"), Path.home() / "d"]),

@@ -14,6 +14,7 @@ from master_agent.cli.models import Models
 from master_agent.errors import SettingsError
 from master_agent.exchanges import Deck
 from master_agent.settings import Settings
+from master_agent.threads import Capabilities
 from master_agent.workspace import Workspace
 
 
@@ -33,11 +34,11 @@ class Played:
         from master_agent.exchanges.tapes import ReplayedWire, Replaying
 
         head = self.cassette.head
-        agents, planner, hosted = head.get("agents"), head.get("planner"), head.get("hosted")
+        agents, planner = head.get("agents"), head.get("planner")
         model = settings.model or (str(agents) if agents else None)
         deck = Replaying(self.cassette, _forms(settings, self.mark), model)
         return Models(
-            ReplayedWire(deck, [str(name) for name in hosted] if isinstance(hosted, list) else []),
+            ReplayedWire(deck, _able(head)),
             model,
             settings.planner_model or settings.model or (str(planner) if planner else None),
             f"replies come from the cassette {self.cassette.path}",
@@ -89,7 +90,18 @@ def deck(settings: Settings, chosen: Models, played: Played | None, mark: str, t
             recorder.close()
 
 
+def _able(head: Data) -> Capabilities:
+    """What the recorded server could do, as far as requests depend on it."""
+    hosted, context = head.get("hosted"), head.get("context")
+    return Capabilities(
+        hosted_tools=frozenset(map(str, hosted)) if isinstance(hosted, list) else frozenset(),
+        context=context if isinstance(context, int) else None,
+        grammar=head.get("grammar") is True,
+    )
+
+
 def _head(chosen: Models, mark: str, task: str | None) -> Data:
+    able = chosen.wire.capabilities
     return {
         "program": f"master-agent {__version__}",
         "title": "a recorded run",
@@ -97,7 +109,9 @@ def _head(chosen: Models, mark: str, task: str | None) -> Data:
         "wire": chosen.wire.name,
         "agents": chosen.agents,
         "planner": chosen.planner,
-        "hosted": list[JsonValue](sorted(chosen.wire.capabilities.hosted_tools)),
+        "hosted": list[JsonValue](sorted(able.hosted_tools)),
+        "context": able.context,
+        "grammar": able.grammar,
         "mark": mark,
     }
 

@@ -68,6 +68,6 @@ async def open_wire(
 
     if not installed():
         raise missing()
-    fitting = fit(model, settings.concurrency)
+    fitting = fit(model, settings.concurrency, most=settings.context_size)
     say(f"loading {model.name} ({gigabytes(model.bytes)}) into the embedded engine")
     return Embedded(await embedded.start(model, fitting))

@@ -15,6 +15,7 @@ MODELS = (
     "model",
     "planner_model",
     "openai_base_url",
+    "context_size",
     "local_server",
     "wire",
     "thread_store",

@@ -47,7 +47,10 @@ def make_wire(name: WireName, settings: Settings, reached: Reached, model: str, 
             return Assistants(server.api_key, server.base_url, model, retell=retell)
     from master_agent.threads.chat import Chat
 
-    return with_words(Chat(None, None, model, capabilities=able, server=server), words)
+    chat = Chat(None, None, model, capabilities=able, server=server)
+    if settings.context_size is not None:
+        chat.reads(settings.context_size)
+    return with_words(chat, words)
 
 
 def with_words(wire: "OwnWire", words: Words | None) -> Wire:

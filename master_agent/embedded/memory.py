@@ -25,10 +25,13 @@ class Fit:
     prompt_cache: int
 
 
-def fit(model: ModelFile, at_once: int, free: int | None = None) -> Fit:
-    """The best that the free memory allows; ModelError when it is too little for the model at all."""
+def fit(model: ModelFile, at_once: int, free: int | None = None, most: int | None = None) -> Fit:
+    """The best that the free memory allows; ModelError when it is too little for the model at all.
+
+    `most` is the most tokens that one request shall have.
+    """
     free = available() if free is None else free
-    trained = model.context or CONTEXTS[-1]
+    trained = min(model.context or CONTEXTS[-1], most or CONTEXTS[0])
     wishes = list(dict.fromkeys(min(context, trained) for context in (*CONTEXTS, LEAST)))
     for context in wishes:
         for slots in dict.fromkeys((min(at_once, 4), 2, 1)):

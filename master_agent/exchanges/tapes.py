@@ -125,13 +125,13 @@ class Replaying(Deck):
 
 
 class ReplayedWire:
-    """The wire of a cassette: no network, no key, no SDK. `hosted` are the tools that the recorded server ran."""
+    """The wire of a cassette: no network, no key, no SDK. `able` is what the recorded server could do."""
 
     name = "replay"
 
-    def __init__(self, deck: Replaying, hosted: Collection[str]) -> None:
+    def __init__(self, deck: Replaying, able: Capabilities) -> None:
         self._deck = deck
-        self.capabilities = Capabilities(hosted_tools=frozenset(hosted))
+        self.capabilities = able
 
     async def open(self, agent: AgentSpec, state: ThreadState | None = None) -> ScriptedThread:
         return ScriptedThread(agent, state or ThreadState(self.name), _OfAgent(self._deck, agent))

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from master_agent.errors import ModelError
@@ -71,6 +72,10 @@ class OneRequestWire:
     def accepted(self, model: str) -> Accepted:
         """What that model on this server has not refused yet."""
         return self._accepted.get(model, self._at_first)
+
+    def reads(self, tokens: int) -> None:
+        """Says how many tokens the models here read at once, before any is asked."""
+        self._at_first = replace(self._at_first, capabilities=replace(self._at_first.capabilities, context=tokens))
 
     def keep_threads(self) -> None:
         """Nothing that `close` takes away is needed to go on."""

@@ -1,12 +1,13 @@
 """From a path to an open file beneath one folder, whatever is moved or linked meanwhile; and a file put there whole."""
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def put(folder: int, name: str, content: bytes, *, replace: bool, mode: int | No
     """Puts a file into an open folder: written under another name first, then renamed. `mode`: not that of before."""
     there = mode_of_target(folder, name)
     mode = there if mode is None else mode
-    temporary = f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+    temporary = f"{_begins(name, hashlib.sha256(content).hexdigest())}{secrets.token_hex(4)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o666 if mode is None else 0o600, dir_fd=folder)
     try:
@@ -87,6 +88,25 @@ def put(folder: int, name: str, content: bytes, *, replace: bool, mode: int | No
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def clear(folder: int, written: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Removes from an open folder what writes that died have left: half files, or second names of whole ones.
+
+    `written` are the names that were to be written, each with the SHA-256 of the content: what others write stays.
+    """
+    begins = {_begins(name, sha256) for name, sha256 in written}
+    left = [name for name in os.listdir(folder) if name.startswith(TEMPORARY) and name.endswith(".tmp")]
+    ours = tuple(sorted(name for name in left if f"{name.rpartition('-')[0]}-" in begins))
+    for name in ours:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    return ours
+
+
+def _begins(name: str, sha256: str) -> str:
+    """How the name begins under which a file is written first: by it, what a dead process has left is known again."""
+    return f"{TEMPORARY}{hashlib.sha256(f'{name}/{sha256}'.encode()).hexdigest()[:16]}-"
 
 
 def _linked(folder: int, temporary: str, name: str) -> bool:

@@ -12,7 +12,7 @@ import re
 import stat
 import unicodedata
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from master_agent.beneath import FOLDER, kind, made_folder, mode_of_target, open_root, opener, put
+from master_agent.beneath import FOLDER, clear, kind, made_folder, mode_of_target, open_root, opener, put
 from master_agent.errors import FileRefusedError
 from master_agent.plan import suggestion
 from master_agent.results import Artifact
@@ -195,6 +195,18 @@ class Workspace:
         except OSError as error:
             raise _refusal(path, error, "written") from None
         return described(name, content)
+
+    def clear(self, written: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        """Removes what writes of these files, by path and SHA-256, have left when the process died in them."""
+        by_folder: dict[str, list[tuple[str, str]]] = {}
+        for path, sha256 in written:
+            folder, _, base = self.name(path).rpartition("/")
+            by_folder.setdefault(folder or ".", []).append((base, sha256))
+        removed: list[str] = []
+        for folder, files in by_folder.items():
+            with suppress(OSError), self._folder(folder) as fd:  # a folder that is gone holds nothing
+                removed += [name if folder == "." else f"{folder}/{name}" for name in clear(fd, files)]
+        return tuple(removed)
 
     def entries(self, folder: str = ".", most: int = 500) -> list[Entry]:
         """The files beneath a folder, sorted by path; when there are more than `most`, the less deep ones.

@@ -2,11 +2,12 @@
 
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, calls, plans, says
+from tests.conftest import GUARD, Cli, calls, plans, says
 from tests.servers.chat import ChatServer, call, reply, status
 from tests.servers.loopback import Behaviour, Body
 from tests.servers.replicate import TOKEN, Script, stand_in
@@ -164,3 +165,47 @@ def test_a_run_can_be_shown_again_as_it_was_reported(cli: Cli) -> None:
     assert "Hello." in cli("show").out
     events = cli("show", first.json["run_id"][:5], "--events").events
     assert events[0]["type"] == "run_started" and events[-1]["type"] == "run_finished"
+
+
+DIES = """
+import os, signal
+
+def or_die(function, wanted):
+    def call(*arguments, **options):
+        if wanted(arguments, options):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+if os.environ["DIES_AT"] == "fsync":  # the half file is there, under its first name
+    os.fsync = or_die(os.fsync, lambda arguments, options: True)
+else:  # the file is there, under both of its names
+    os.unlink = or_die(os.unlink, lambda arguments, options: "dir_fd" in options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["fsync", "unlink"])
+@pytest.mark.parametrize("then", ["resume", "undo"])
+def test_what_a_write_that_died_has_left_beside_the_file_is_removed(
+    cli: Cli, tmp_path: Path, at: str, then: str
+) -> None:
+    site = tmp_path / "site" / "sitecustomize.py"
+    site.parent.mkdir()
+    site.write_text((GUARD / "sitecustomize.py").read_text() + DIES)
+    cli.file("folder/.master-agent-0123456789abcdef-01234567.tmp", "somebody else's")
+    step = {"id": "a", "tool": "write_file", "with": {"path": "folder/a.txt", "content": "whole"}}
+    died = cli("run", cli.plan(step), env={"PYTHONPATH": str(site.parent), "DIES_AT": at})
+    left = [path.name for path in (cli.folder / "folder").iterdir() if path.name.startswith(".master-agent-")]
+    assert (died.code, len(left)) == (-signal.SIGKILL, 2), died.err
+    with sqlite3.connect(cli.home / "state" / "journal.db") as connection:
+        connection.execute("UPDATE runs SET lease_until = 0")
+    connection.close()
+
+    assert cli(then, cli("runs", "--json").json[0]["run_id"]).code == 0
+
+    names = sorted(path.name for path in (cli.folder / "folder").iterdir())
+    theirs = [".master-agent-0123456789abcdef-01234567.tmp"]
+    assert names == (theirs if then == "undo" else [*theirs, "a.txt"])
+    if then == "resume":
+        assert (cli.folder / "folder" / "a.txt").read_text() == "whole"

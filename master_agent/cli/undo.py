@@ -15,7 +15,7 @@ from master_agent.cli.options import Options, with_options
 from master_agent.cli.workshop import PROGRAM
 from master_agent.database import RunRecord, find_run, get_blob, held, list_runs, reading
 from master_agent.errors import UsageError
-from master_agent.events import Event, RunResumed, RunStarted
+from master_agent.events import Event, FileChanged, RunResumed, RunStarted
 from master_agent.journal import Journal, read
 from master_agent.provenance import changes
 from master_agent.reporters.text import counted
@@ -71,6 +71,10 @@ def _undo(
     database: Path, record: RunRecord, files: list[Origin], workspace: Workspace, still_ours: Callable[[], None]
 ) -> tuple[str | None, Undone]:
     made = changes(database)
+    broken_off = next((run for run in list_runs(database) if _is_open_undo(run, record.run_id)), None)
+    for run_id in (record.run_id, *([broken_off.run_id] if broken_off else [])):
+        done = (event for event in read(database, run_id) if isinstance(event, FileChanged))
+        workspace.clear((event.file.path, event.file.sha256) for event in done)
 
     def known(path: str, sha256: str) -> str | None:
         where = Path(record.workspace or "") / path
@@ -80,7 +84,6 @@ def _undo(
     with reading(database) as connection:
         todo = undoing.to_undo(workspace, files, known, lambda sha256: get_blob(connection, sha256) is not None)
     folders = [folder for file in files for folder in file.folders]
-    broken_off = next((run for run in list_runs(database) if _is_open_undo(run, record.run_id)), None)
     if not todo and broken_off is None:
         return None, Undone()
     undo_id = broken_off.run_id if broken_off else new_run_id()

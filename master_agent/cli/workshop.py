@@ -343,6 +343,7 @@ class Workshop:
             await self.journal.append(changed, blobs)
 
         changes = [event for event in self.journal.history if isinstance(event, FileChanged)]
+        self.workspace.clear((change.file.path, change.file.sha256) for change in changes)
         # What an earlier run made, and nobody has touched since, is this run's to replace.
         made = {change.file.path for change in changes} | self._untouched(self.order.made)
         written = {(change.step, change.file.sha256): change.file.path for change in changes}

@@ -110,6 +110,8 @@ def _take(kind: bytes, payload: bytes, parts: _Parts, program: Program, limits: 
 
 def safe(path: str) -> bool:
     """Whether a path stays in the folder that it is relative to."""
+    if any(0xD800 <= ord(sign) < 0xE000 for sign in path):
+        return False  # half a character
     return "\0" not in path and not any(piece in ("", ".", "..") for piece in path.split("/"))
 
 

@@ -75,23 +75,9 @@ async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> 
     if given > limits.disk_bytes:
         raise SandboxError(f"the files for the program are {given:,} bytes; {limits.disk_bytes:,} are the most")
     for path in program.files:
-        if not handout.safe(path) or len(os.fsencode(path)) > 1000:
+        if not handout.safe(path) or len(path.encode("utf-8", "surrogatepass")) > 1000:
             raise SandboxError(f"{path!r} cannot be a file of the scratch folder")
-    identity: dict[str, Any] = {}
-    if start.person:
-        identity = {"user": start.person.number, "group": start.person.number, "extra_groups": []}
-    process = await asyncio.create_subprocess_exec(
-        *start.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=1024 * 1024,
-        env=dict(start.environ),
-        cwd="/",
-        pass_fds=tuple(start.descriptors),
-        start_new_session=True,
-        **identity,
-    )
+    process = await _started(start)
     feeding = asyncio.create_task(_feed(process, _job(start, program, limits)))
     complaining = asyncio.create_task(_complaints(process))
     try:
@@ -111,6 +97,39 @@ async def carried_out(start: Start, program: Program, limits: ProgramLimits) -> 
         feeding.cancel()
         await _until_dead(process)
         complaining.cancel()
+
+
+async def _started(start: Start) -> asyncio.subprocess.Process:
+    """The process of the warden, or of what starts it. Whoever is cancelled meanwhile leaves none behind."""
+    identity: dict[str, Any] = {}
+    if start.person:
+        identity = {"user": start.person.number, "group": start.person.number, "extra_groups": []}
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *start.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1024 * 1024,
+            env=dict(start.environ),
+            cwd="/",
+            pass_fds=tuple(start.descriptors),
+            start_new_session=True,
+            **identity,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except OSError as error:
+        raise SandboxError(f"the sandbox did not start: {start.command[0]}: {error.strerror}") from None
+    except asyncio.CancelledError:
+        await undisturbed(_never_mind(starting))
+        raise
+
+
+async def _never_mind(starting: "asyncio.Future[asyncio.subprocess.Process]") -> None:
+    with contextlib.suppress(OSError):
+        await _die(await starting)
 
 
 def _job(start: Start, program: Program, limits: ProgramLimits) -> Iterable[bytes]:
@@ -190,7 +209,8 @@ async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
 async def _die(process: asyncio.subprocess.Process) -> None:
     """Asks the warden to end everything, by the end of its input; kills it when it does not."""
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
+    if not process.stdin.is_closing():
+        process.stdin.transport.abort()  # not close(), which would first pass on all that is still to be said
     try:
         async with asyncio.timeout(DYING):
             while await process.stdout.read(1024 * 1024):

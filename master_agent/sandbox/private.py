@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from master_agent.sandbox.launch import undisturbed
 from master_agent.sandbox.places import Person
 
 
@@ -34,13 +35,13 @@ class Private:
 @contextlib.asynccontextmanager
 async def private(person: Person | None) -> AsyncIterator[Private]:
     """Makes the folder, for this user or another; takes it away when the warden has not."""
-    top = await asyncio.to_thread(_made)
+    top = _made()
     try:
         if person:
             os.chown(top, person.number, person.number)
         yield Private(top)
     finally:
-        await asyncio.to_thread(shutil.rmtree, top, ignore_errors=True)
+        await undisturbed(asyncio.to_thread(shutil.rmtree, top, ignore_errors=True))
 
 
 def _made() -> Path:

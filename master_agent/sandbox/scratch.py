@@ -20,6 +20,14 @@ SMALLEST = 1024
 """Bytes that a file counts at least against the disk limit: an empty one takes memory too."""
 
 
+def exactly(content: BinaryIO, size: int) -> bytes:
+    """So many bytes; EOFError when whoever gives them has gone away."""
+    got = content.read(size)
+    if len(got) < size:
+        raise EOFError
+    return got
+
+
 def lay_out(job: Job, content: BinaryIO) -> None:
     """Makes the scratch folder, goes there, and fills it with the given files."""
     for folder in (*job["folders"], job["scratch"]):
@@ -29,7 +37,7 @@ def lay_out(job: Job, content: BinaryIO) -> None:
         if folder := os.path.dirname(path):  # noqa: PTH120
             os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
         with open(path, "xb") as file:  # noqa: PTH123
-            file.write(content.read(size))
+            file.write(exactly(content, size))
             os.fchmod(file.fileno(), 0o755 if executable else 0o644)
 
 

@@ -21,7 +21,7 @@ import select
 import sys
 import time
 
-from master_agent.sandbox.scratch import SMALLEST, Files, erase, frame, lay_out, sizes
+from master_agent.sandbox.scratch import SMALLEST, Files, erase, exactly, frame, lay_out, sizes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +55,14 @@ def main(control: BinaryIO, job: Job) -> None:
         kernel = ctypes.CDLL(None, use_errno=True)
         kernel.prctl(DUMPABLE, 0, 0, 0, 0)
         kernel.prctl(SUBREAPER, 1, 0, 0, 0)
-    lay_out(job, control)
-    given = control.read(job["input"])
     watch = Watch(job)
-    wrong = watch.run(given)
     try:
+        lay_out(job, control)
+        wrong = watch.run(exactly(control, job["input"]))
         if watch.ended != STOPPED:
             with os.fdopen(1, "wb", closefd=False) as out:
                 frame(out, b"X", str(wrong).encode()) if wrong else hand_out(out, job, watch)
-    except BrokenPipeError:
+    except (EOFError, BrokenPipeError):
         pass  # nobody wants it any more
     if job["erase"]:
         erase(job["erase"])

@@ -58,6 +58,27 @@ def safe(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     yield sandbox_called(request.param)
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary folders, into which the user that stands in for root can go too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def alive(mark: bytes) -> list[bytes]:
+    """The command lines of processes that hold a mark."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes())
+        except OSError:
+            continue
+    return [line for line in found if mark in line]
+
+
 def ran(sandbox: Sandbox, *command: str, given: bytes = b"", limits: ProgramLimits = LIMITS, **files: bytes) -> Outcome:
     around = {name: File(content) for name, content in files.items()}
     return asyncio.run(sandbox.run(Program(command, given, around), limits))
@@ -95,7 +116,7 @@ def test_a_command_that_is_not_there_is_named(sandbox: Sandbox) -> None:
 
 
 def test_given_files_that_cannot_be_given_are_refused_before_anything_starts(sandbox: Sandbox) -> None:
-    for path in ("../x", "/x", "a//b", "a/./b", ""):
+    for path in ("../x", "/x", "a//b", "a/./b", "", "\ud800"):
         with pytest.raises(SandboxError, match="cannot be a file of the scratch folder"):
             asyncio.run(sandbox.run(Program(("true",), files={path: File(b"")}), LIMITS))
     with pytest.raises(SandboxError, match="16,777,217 bytes; 16,777,216 are the most"):
@@ -179,6 +200,24 @@ def test_a_program_that_does_not_end_is_ended_in_time(case: str, safe: Sandbox) 
     assert (outcome.exit_code, outcome.signal, outcome.ended_by) == (None, signal.SIGKILL, "seconds")
 
 
+def test_a_program_can_be_cancelled_at_any_moment(sandbox: Sandbox, temporary: Path) -> None:
+    program = Program(("sleep", "34.0625"), bytes(MIB), {"big": File(bytes(3 * MIB))})
+
+    async def cancelled(after: float) -> None:
+        running = asyncio.create_task(sandbox.run(program, LIMITS))
+        await asyncio.sleep(after)
+        for _ in range(2):
+            running.cancel()
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert alive(b"34.0625") == []
+
+    for moment in range(0, 60, 6):
+        asyncio.run(cancelled(moment / 1000))
+        assert [*temporary.iterdir()] == []
+
+
 DAEMON = """import os, sys, time
 if os.fork(): os._exit(7)
 os.setsid()
@@ -186,17 +225,6 @@ if os.fork(): os._exit(0)
 open('started', 'w')
 time.sleep(30.0625)
 """
-
-
-def alive(mark: bytes) -> list[bytes]:
-    """The command lines of processes that hold a mark."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes())
-        except OSError:
-            continue
-    return [line for line in found if mark in line]
 
 
 def test_what_a_program_leaves_running_ends_with_it(sandbox: Sandbox) -> None:
@@ -223,16 +251,6 @@ from master_agent.sandbox.mechanisms import find
 program = Program(("sh", "-c", "sleep 33.6875 & sleep 33.6875"))
 async def main(): await (await find(sys.argv[1])).run(program, ProgramLimits())
 asyncio.run(main())"""
-
-
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary folders, into which the user that stands in for root can go too."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o1777)
-        monkeypatch.setattr("tempfile.tempdir", folder)
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
 
 
 def test_a_program_dies_with_a_caller_that_is_killed(sandbox: Sandbox, temporary: Path) -> None:

@@ -71,7 +71,7 @@ def here() -> Bubblewrap:
     """Bubblewrap as it is installed. SandboxError that says what to install when it is not."""
     found = shutil.which("bwrap")
     if found is None or not os.path.isabs(found):  # noqa: PTH117
-        raise SandboxError("bubblewrap is not installed", hint="Install it: apt install bubblewrap")
+        raise SandboxError("it is not installed", hint="Install it: apt install bubblewrap")
     if not seccomp.known():
         raise SandboxError("there is no list of system calls for this processor")
     return Bubblewrap(Path(found))

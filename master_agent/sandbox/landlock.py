@@ -74,7 +74,7 @@ def here() -> Landlock:
     version = _system_call(_CREATE, None, 0, _ASK_VERSION)
     if version < LEAST:
         had = "has no Landlock" if version < 1 else f"has Landlock {version}"
-        raise SandboxError(f"the kernel {had}; version {LEAST} is needed", hint="It is in Linux 6.7 and later.")
+        raise SandboxError(f"the kernel {had}, and version {LEAST} is needed", hint="It is in Linux 6.7 and later.")
     if not Path("/proc/self/task").is_dir() or not list(Path("/proc/self/task").glob("*/children")):
         raise SandboxError("the kernel does not tell a process its children (CONFIG_PROC_CHILDREN)")
     return Landlock(version)

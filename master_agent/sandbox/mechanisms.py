@@ -3,6 +3,7 @@
 `find` gives the first that works, `look` says of every one whether it works, for `doctor`.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,9 +58,9 @@ async def find(only: str | None = None, engine: str | None = None, image: str | 
             if mechanism.sandbox:
                 return mechanism.sandbox
             failed.append(f"{name}: {mechanism.reason}")
-    if not failed:
-        raise SandboxError(f"there is no sandbox called {only!r}", hint=f"There are: {', '.join(ways)}")
-    raise SandboxError(f"no sandbox works here ({'; '.join(failed)})", hint=INSTALL)
+    if not failed and only is not None:
+        raise SandboxError(f"there is no sandbox called {only!r} here", hint=f"There are: {', '.join(ways)}")
+    raise SandboxError(f"no sandbox works here ({'; '.join(failed) or 'there is none for this system'})", hint=INSTALL)
 
 
 async def look(engine: str | None = None, image: str | None = None) -> tuple[Mechanism, ...]:
@@ -69,19 +70,15 @@ async def look(engine: str | None = None, image: str | None = None) -> tuple[Mec
 
 
 def _ways(engine: str | None, image: str | None) -> dict[str, Callable[[], Sandbox]]:
-    """The mechanisms in their order."""
-
-    def container_here() -> Sandbox:
-        if engine is None:
-            raise SandboxError("no container engine was named")
-        return container.here(engine, image)
-
-    return {
-        "bubblewrap": bubblewrap.here,
-        "landlock": landlock.here,
-        "container": container_here,
-        "seatbelt": seatbelt.here,
-    }
+    """The mechanisms of this system, strictest first; a container is one when an engine was named."""
+    ways: dict[str, Callable[[], Sandbox]] = {}
+    if sys.platform == "linux":
+        ways |= {"bubblewrap": bubblewrap.here, "landlock": landlock.here}
+    if engine is not None:
+        ways["container"] = lambda: container.here(engine, image)
+    if sys.platform == "darwin":
+        ways["seatbelt"] = seatbelt.here
+    return ways
 
 
 async def _tried(name: str, way: Callable[[], Sandbox], key: tuple[str | None, ...]) -> Mechanism:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from master_agent.errors import SandboxError
 from master_agent.sandbox import MIB, File, Program, ProgramLimits, container, seatbelt
 from master_agent.sandbox.mechanisms import find, look
+from tests.conftest import ROOT
 from tests.sandbox.test_contract import alive, possible
 
 LIMITS = ProgramLimits(seconds=20, memory=100 * MIB, processes=10, disk_bytes=10 * MIB)
@@ -88,6 +90,24 @@ def test_an_engine_without_the_image_is_told_what_to_do(engine: Path) -> None:
     assert found.hint == "Is docker running, and the image there? docker pull other/image"
     with pytest.raises(SandboxError, match="'no-engine' is not installed"):
         container.here("no-engine")
+
+
+FIND = """import asyncio
+from master_agent.errors import SandboxError
+from master_agent.sandbox.mechanisms import find
+try: print(asyncio.run(find()).name)
+except SandboxError as error: print(error.message, error.hint, sep="\\n")"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="hides what only Linux has")
+def test_where_nothing_works_the_reasons_and_the_package_are_named() -> None:
+    hidden = [sys.executable, "-m", "tests.sandbox.hidden", sys.executable, "-c", FIND]
+    message, hint = subprocess.run(hidden, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+    assert message == (
+        "no sandbox works here (bubblewrap: it is not installed; "
+        "landlock: the kernel has no Landlock, and version 4 is needed)"
+    )
+    assert "apt install bubblewrap" in hint
 
 
 PROFILE = """(version 1)

@@ -438,6 +438,38 @@ def test_threads_that_open_a_new_journal_at_the_same_moment_all_get_it(tmp_path:
         assert failures == []
 
 
+# A log that was cut off, as by a crash of the machine.
+
+
+@pytest.mark.parametrize("how", ["cut off", "half a frame", "noise", "gone"])
+def test_what_stands_whole_in_a_damaged_log_is_kept_and_gone_on_from(tmp_path: Path, how: str) -> None:
+    live, crashed = tmp_path / "live" / "journal.db", tmp_path / "crashed" / "journal.db"
+    crashed.parent.mkdir()
+    with Journal(live, "run-1") as journal:
+        for i in range(60):
+            asyncio.run(journal.append(StepStarted(step=f"s{i}")))
+        log = Path(f"{live}-wal").read_bytes()
+        crashed.write_bytes(live.read_bytes())  # as the disk was in that moment
+    cut = {"cut off": len(log) // 2, "half a frame": len(log) - 100, "noise": len(log) // 3, "gone": 0}[how]
+    rest = os.urandom(len(log) - cut) if how == "noise" else b""
+    Path(f"{crashed}-wal").write_bytes(log[:cut] + rest)
+
+    kept = [event.step for event in read(crashed, "run-1")] if how != "gone" else []
+
+    assert kept == [f"s{i}" for i in range(len(kept))]  # nothing is missing between two others
+    if how == "half a frame":
+        assert len(kept) >= 58
+    with contextlib.closing(sqlite3.connect(crashed)) as connection, connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        known = how != "gone" and connection.execute("UPDATE runs SET owner = NULL").rowcount
+    if known:
+        with Journal(crashed, "run-1", resume=True) as journal:
+            asyncio.run(journal.append(StepStarted(step="next")))
+        assert [event.step for event in read(crashed, "run-1")] == [*kept, "next"]
+    else:
+        Journal(crashed, "run-2").close()
+
+
 # A full disk.
 
 FULL = """

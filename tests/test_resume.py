@@ -209,3 +209,29 @@ def test_what_a_write_that_died_has_left_beside_the_file_is_removed(
     assert names == (theirs if then == "undo" else [*theirs, "a.txt"])
     if then == "resume":
         assert (cli.folder / "folder" / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(cli: Cli) -> None:
+    import resource
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    long = "".join(f"{number} is a number. " for number in range(50_000))
+    plan = cli.plan(FIRST, {**SECOND, "agent": "code"}, THIRD)
+    script = cli.script(says("One.", step="first"), says(long, step="second"), says("Three.", step="third"))
+    process = cli.start("run", plan, script, preexec_fn=full)
+    _, said = process.communicate(timeout=60)
+    err = said.decode()
+
+    assert process.returncode == 2, err
+    assert "the journal cannot be written: " in err and "Free some disk space" in err and "Traceback" not in err
+    with sqlite3.connect(cli.home / "state" / "journal.db") as connection:
+        connection.execute("UPDATE runs SET lease_until = 0")
+    connection.close()
+
+    ran = cli("resume", cli.script(says("Two.", step="second"), says("Three.", step="third"), name="b.jsonl"), "--json")
+
+    assert (ran.code, ran.json["final"]) == (0, "Three."), ran.out + ran.err
+    assert [result["text"] for result in ran.json["results"].values()] == ["One.", "Two.", "Three."]

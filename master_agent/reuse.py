@@ -77,13 +77,15 @@ class Reuse:
         return take_over_or_perform
 
     async def _taken_over(self, step: Step, inputs: Inputs) -> StepResult | None:
-        found = [] if step.id in self.anew else self.find(step.id)
-        for earlier in found:
+        refused: list[ReuseRefused] = []
+        for earlier in [] if step.id in self.anew else self.find(step.id):
             reason = await self._changed(step, inputs, earlier)
             if reason is None:
                 self.adopt(earlier.done.run_id)
                 return _reused(earlier)
-            self.note(ReuseRefused(step=step.id, from_run=earlier.done.run_id, reason=reason))
+            refused.append(ReuseRefused(step=step.id, from_run=earlier.done.run_id, reason=reason))
+        if refused:
+            self.note(refused[0])  # of the newest: that of older ones says no more
         return None
 
     async def _changed(self, step: Step, inputs: Inputs, earlier: Earlier) -> str | None:

@@ -71,6 +71,15 @@ def test_an_undone_run_leaves_the_folder_as_it_was_and_an_undone_undo_as_the_run
     assert (tree(cli.folder), modes(cli.folder)) == before
 
 
+def test_the_list_of_runs_says_what_was_undone(cli: Cli) -> None:
+    run_id = run(cli, [writes("a.txt", "a")])
+    undo = cli("undo", run_id, "--json").json["run_id"]
+
+    assert f"(undone by {undo})" in next(line for line in cli("runs").out.splitlines() if line.startswith(run_id))
+    cli("undo", undo)
+    assert {one["run_id"]: one["undone_by"] for one in cli("runs", "--json").json}[run_id] is None
+
+
 def test_a_second_undo_finds_nothing_to_do(cli: Cli) -> None:
     run_id = run(cli, [writes("a.txt", "a")])
     assert cli("undo", run_id).out == "removed a.txt\n"

@@ -185,14 +185,18 @@ def runs(
 ) -> int:
     records = list_runs(state_folder(session.settings_of(options)) / "journal.db")
     chosen = [record for record in records if status is None or _status(record) == status][: max(most, 0)]
+    undone = {record.run_id: undone_by(records, record.run_id) for record in chosen}
     if options.json:
-        streams.print_json([_data(record) for record in chosen])
+        streams.print_json([{**_data(record), "undone_by": undone[record.run_id]} for record in chosen])
         return exit_codes.DONE
     if not chosen:
         streams.say("no runs" + (f" that ended {status}" if status else " yet"))
     for record in chosen:
         began = record.began[:19].replace("T", " ")
-        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {one_line(visible(record.task or ''), 70)}")
+        more = f"({_HOW[record.origin]} {record.parent})" if record.origin in _HOW else ""
+        more = f"{more} (undone by {undone[record.run_id]})" if undone[record.run_id] else more
+        told = f"{one_line(visible(record.task or ''), 70)} {more}".strip()
+        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {told}".rstrip())
     return exit_codes.DONE
 
 
@@ -227,6 +231,9 @@ def _show_thread(options: Options, record: RunRecord, history: Sequence[Event], 
     else:
         tell(entries)
     return exit_codes.DONE
+
+
+_HOW = {"fork": "fork of", "continue": "goes on from"}
 
 
 def _status(record: RunRecord) -> str:

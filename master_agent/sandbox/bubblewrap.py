@@ -36,7 +36,7 @@ class Bubblewrap:
     name: str = "bubblewrap"
     gaps: tuple[str, ...] = (
         "the kernel itself: a fault in it is a way out",
-        "memory inside the kernel (full pipes and socket pairs) is not counted",
+        "memory inside the kernel (full pipes, socket pairs, shared memory that nobody maps) is not counted",
         "programs share the processor with everything else, up to their seconds",
     )
 

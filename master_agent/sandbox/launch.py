@@ -22,8 +22,8 @@ from master_agent.sandbox.places import Person
 STARTING, HANDING_OUT, DYING = 20.0, 60.0, 3.0
 """Seconds beside the program's own: until it runs, until its files are out, until a stopped one is dead."""
 
-ENVIRON = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-"""What every program finds in its environment; PYTHON… so that it leaves no caches and nothing said is lost."""
+ENVIRON = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "GIT_CONFIG_NOSYSTEM": "1"}
+"""What every program finds in its environment: no caches are left, nothing said is lost."""
 
 _MODULES = ("scratch", "linux", "darwin", "warden")
 _COMPLAINTS = 16 * 1024

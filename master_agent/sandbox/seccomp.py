@@ -46,6 +46,7 @@ _X86_64 = {
     "name_to_handle_at": 303,
     "open_by_handle_at": 304,
     "kexec_load": 246,
+    "modify_ldt": 154,
     "kexec_file_load": 320,
     "init_module": 175,
     "finit_module": 313,

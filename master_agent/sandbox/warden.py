@@ -316,7 +316,7 @@ def rlimits(limits: dict[str, Any], processes: int) -> Iterator[tuple[int, int]]
     """
     yield resource.RLIMIT_CPU, limits["cpu_seconds"]
     yield resource.RLIMIT_FSIZE, limits["file_bytes"]
-    yield resource.RLIMIT_CORE, 0
+    yield resource.RLIMIT_CORE, 1  # 0 does not keep a dump from a crash reporter, 1 does: fs/coredump.c
     yield resource.RLIMIT_NOFILE, 256
     if linux:
         yield resource.RLIMIT_AS, 2 * limits["memory"] + (1 << 30)

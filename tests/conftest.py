@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.table import pytest_terminal_summary as pytest_terminal_summary
 from tests.warm import Warm
 
 GUARD = Path(__file__).parent / "guard"

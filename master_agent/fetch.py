@@ -1,7 +1,8 @@
 """The one guarded HTTP client for everything that is not a model: from an address to its bytes, or a refusal.
 
 The address is checked when the connection is made, not when the name is read: a redirect and a name that changes its
-address meanwhile come by the same check. Nothing of the surroundings counts: no proxy, no cookie, no netrc.
+address meanwhile come by the same check. Nothing of the surroundings counts: no cookie, no netrc, no proxy but
+the one that is given. Through that one the names are looked up and the addresses are checked where it stands, not here.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from pydantic import JsonValue
 
 from master_agent import __version__
 from master_agent.errors import FetchRefusedError, ToolError
+from master_agent.hosts import on_this_machine
 
 if TYPE_CHECKING:
     import httpcore
@@ -68,12 +70,14 @@ class Fetcher:
 
     An entry of `allowed_hosts` is a host or `host:port` as it stands in the URL. It may be private; it may have any
     port when it names that port or is a loopback host. `timeout` is in seconds, for a connection and for a silence.
+    `proxy` is the address of an HTTP proxy; loopback hosts that are allowed are connected to directly all the same.
     """
 
-    def __init__(self, allowed_hosts: Collection[str] = (), timeout: float = 30.0) -> None:
+    def __init__(self, allowed_hosts: Collection[str] = (), timeout: float = 30.0, *, proxy: str | None = None) -> None:
         self._allowed = tuple(_host_and_port(entry) for entry in allowed_hosts)
         self._timeout = timeout
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._proxy = proxy
+        self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,8 +87,8 @@ class Fetcher:
 
     async def close(self) -> None:
         """Closes what is open; a later fetch opens anew."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
             await pool.aclose()
 
     async def download(
@@ -149,30 +153,39 @@ class Fetcher:
         silence = dict.fromkeys(("connect", "read", "write", "pool"), self._timeout)
         try:
             pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in asked.items()]
-            async with self._connections().stream(
+            async with self._connections(url).stream(
                 method, target, headers=pairs, content=content, extensions={"timeout": silence}
             ) as response:
                 yield response
         except (UnicodeEncodeError, httpcore.LocalProtocolError):
             # The error's own words may quote a token.
             raise ToolError(f"the request to {url.host} cannot be sent: a header holds what no header may") from None
-        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
-            raise UnreachableError(f"{url.host} cannot be reached: {_reason(error)}", sent=False) from None
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError) as error:
+            way = " through the proxy" if self._through_proxy(url) else ""
+            raise UnreachableError(f"{url.host} cannot be reached{way}: {_reason(error)}", sent=False) from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise UnreachableError(f"{url.host} broke off or fell silent: {_reason(error)}", sent=True) from None
 
-    def _connections(self) -> "httpcore.AsyncConnectionPool":
+    def _through_proxy(self, url: "httpx.URL") -> bool:
+        known = any(entry == _plain(url.host) for entry, _ in self._allowed)
+        return self._proxy is not None and not (known and on_this_machine(_plain(url.host)))
+
+    def _connections(self, url: "httpx.URL") -> "httpcore.AsyncConnectionPool":
         import httpcore
         import httpx
 
-        if self._pool is None:
-            self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=httpx.create_ssl_context(),
-                max_connections=20,
-                keepalive_expiry=5.0,
-                network_backend=Guard(self._allowed, httpcore.AnyIOBackend()),
+        through_proxy = self._through_proxy(url)
+        guard = Guard(self._allowed, httpcore.AnyIOBackend())
+        if through_proxy:
+            guard.check_name(url.host, url.port or (443 if url.scheme == "https" else 80))
+        if through_proxy not in self._pools:
+            common: Any = {"ssl_context": httpx.create_ssl_context(), "max_connections": 20, "keepalive_expiry": 5.0}
+            self._pools[through_proxy] = (
+                _proxied(self._proxy or "", common)
+                if through_proxy
+                else httpcore.AsyncConnectionPool(network_backend=guard, **common)
             )
-        return self._pool
+        return self._pools[through_proxy]
 
 
 class Guard(Backend):
@@ -193,17 +206,11 @@ class Guard(Backend):
         """A connection to an address of the host; FetchRefusedError when any of its addresses is private."""
         import httpcore
 
-        known = [named for entry, named in self._allowed if entry == _plain(host) and named in (None, port)]
-        if port not in PORTS and port not in known and not (known and _is_loopback(_plain(host))):
-            raise FetchRefusedError(f"{host}:{port} may not be fetched from: only the ports {_list(PORTS)} may")
+        known = self._known(host, port)
         addresses = await _resolved(host, port, timeout)
         private = [address for address in addresses if not is_public(address)]
         if private and not known:
-            where = host if private[0] == _plain(host) else f"{host} ({private[0]})"
-            raise FetchRefusedError(
-                f"{where} may not be fetched from: it is not a public address",
-                hint="Whoever runs this may allow the host by name with --allow-host.",
-            )
+            raise _not_public(host if private[0] == _plain(host) else f"{host} ({private[0]})")
         failure = ""
         for address in addresses:
             try:
@@ -211,6 +218,18 @@ class Guard(Backend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = _reason(error)  # another of its addresses may answer
         raise httpcore.ConnectError(failure)
+
+    def check_name(self, host: str, port: int) -> None:
+        """What can be said before the name is looked up: FetchRefusedError for a port, or an address in numbers."""
+        if not self._known(host, port) and (on_this_machine(_plain(host)) or _is_private_number(_plain(host))):
+            raise _not_public(host)
+
+    def _known(self, host: str, port: int) -> bool:
+        """Whether the host is allowed by name; FetchRefusedError when its port is none that may be connected to."""
+        known = [named for entry, named in self._allowed if entry == _plain(host) and named in (None, port)]
+        if port not in PORTS and port not in known and not (known and on_this_machine(_plain(host))):
+            raise FetchRefusedError(f"{host}:{port} may not be fetched from: only the ports {_list(PORTS)} may")
+        return bool(known)
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> "httpcore.AsyncNetworkStream":
         """Always refused."""
@@ -232,6 +251,38 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+
+
+def _is_private_number(host: str) -> bool:
+    """Whether a host is an address in numbers, in any spelling that a resolver takes, and no public one."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        pass
+    try:
+        return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
+    except (OSError, ValueError):
+        return False
+
+
+def _not_public(where: str) -> FetchRefusedError:
+    hint = "Whoever runs this may allow the host by name with --allow-host."
+    return FetchRefusedError(f"{where} may not be fetched from: it is not a public address", hint=hint)
+
+
+def _proxied(address: str, common: Any) -> "httpcore.AsyncHTTPProxy":
+    """Connections through a proxy; a user name and password in its address go to it and nowhere else."""
+    import httpcore
+    import httpx
+
+    url = httpx.URL(address)
+    proxy = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/")
+    return httpcore.AsyncHTTPProxy(
+        proxy,
+        proxy_auth=(url.username.encode(), url.password.encode()) if url.userinfo else None,
+        network_backend=httpcore.AnyIOBackend(),
+        **common,
+    )
 
 
 async def _resolved(host: str, port: int, timeout: float | None) -> list[str]:  # noqa: ASYNC109 - passed on
@@ -336,13 +387,6 @@ def _host_and_port(entry: str) -> tuple[str, int | None]:
 
 def _plain(host: str) -> str:
     return host.strip("[]").rstrip(".").lower()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _list(values: Collection[object]) -> str:

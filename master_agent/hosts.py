@@ -11,3 +11,11 @@ def is_near(address: str) -> bool:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
         return "." not in host or host.endswith((".local", ".localhost", ".lan", ".internal", ".home.arpa"))
+
+
+def on_this_machine(host: str) -> bool:
+    """Whether a name or an address is this machine's own, as far as its letters tell."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

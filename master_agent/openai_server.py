@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
-from master_agent.hosts import is_near
+from master_agent.hosts import is_near, on_this_machine
 from master_agent.quick import importing
 from master_agent.results import Usage
 
@@ -112,6 +112,7 @@ class Server:
 
     `variable` is where the key comes from. `place` tells an address that a person named from one that is the provider's
     own and from one that was found on this machine. `listing` are headers for the list of models besides.
+    Requests go through `proxy`, an address, but to a server on this machine they go directly.
     """
 
     base_url: str | None = None
@@ -119,6 +120,7 @@ class Server:
     variable: str = "OPENAI_API_KEY"
     place: Literal["named", "hosted", "local"] = "named"
     listing: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: str | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -133,6 +135,11 @@ class Server:
     def is_openai(self) -> bool:
         host = urlsplit(self.address).hostname or ""
         return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine, by its address."""
+        return on_this_machine(urlsplit(self.address).hostname or "")
 
     @property
     def is_near(self) -> bool:
@@ -157,10 +164,18 @@ class Server:
             base_url=self.address,
             max_retries=0,
             default_headers={"Authorization": f"Bearer {key}"},
-            http_client=None if self.address.startswith("https:") else _plain(),
+            http_client=self._http_client(),
         )
         client.organization, client.project = organization, project
         return client
+
+    def _http_client(self) -> "httpx2.AsyncClient | None":
+        """The client below the SDK's; None for its own."""
+        if self.proxy is not None and not self.is_here:
+            from openai import DefaultAsyncHttpxClient
+
+            return DefaultAsyncHttpxClient(proxy=self.proxy, trust_env=False)
+        return None if self.address.startswith("https:") else _plain()
 
     def clean(self, text: str, length: int = 400) -> str:
         """The text on one line, without keys, and no longer than `length`."""

@@ -1,12 +1,13 @@
 """From flags, environment, .env and config file to Settings that know where each value came from.
 
 Each setting has one name in three forms: flag `--planner-model`, variable `MASTER_AGENT_PLANNER_MODEL`, config key
-`planner_model`. Order: flag, environment, `.env` of the current folder, the user's config file, default. A folder's
-`.env` may set keys and models, but nothing that widens what a run may do: a folder can come from a stranger.
+`planner_model`. Order: flag, environment, `.env` of the current folder, the user's config file, for keys the system's
+keyring, default. A folder's `.env` may set keys and models, but nothing that widens what a run may do: a folder can
+come from a stranger.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, Va
 from master_agent.errors import SettingsError
 from master_agent.values import nearest, quoted, suggestion
 
-Origin = Literal["flag", "environment", ".env", "config", "default"]
+Origin = Literal["flag", "environment", ".env", "config", "keyring", "default"]
 WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
 Reusing = Literal["off", "on", "all"]
@@ -107,6 +108,7 @@ class Settings:
     ] = "off"
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
+    proxy: Annotated[str | None, About("HTTP proxy for downloads and models")] = None
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
@@ -216,8 +218,16 @@ def cache_folder(settings: Settings) -> Path:
     return user_cache_path("master-agent", appauthor=False)
 
 
-def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
-    """The settings of this process; SettingsError names the source of a value that cannot be."""
+def load(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    folder: Path,
+    keyring: Callable[[str], str | None] | None = None,
+) -> Settings:
+    """The settings of this process; SettingsError names the source of a value that cannot be.
+
+    `keyring` gives the key of a variable's name; it is asked for a key that stands nowhere else.
+    """
     config_file = config_folder(environ) / "config.toml"
     dotenv, config = read_dotenv(folder / ".env"), _config(config_file)
     values: dict[str, Any] = {}
@@ -243,6 +253,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
             break
         else:
             origins[name] = "default"
+            if setting.secret and keyring is not None and (key := keyring(setting.variable)):
+                values[name], origins[name] = setting.read(key, f"{setting.variable} in the keyring"), "keyring"
     notices += _part_keys_from_strange_servers(values, origins, dotenv)
     return Settings(**values, origins=origins, notices=tuple(notices))
 

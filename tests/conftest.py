@@ -59,6 +59,7 @@ class Cli:
             "MASTER_AGENT_CACHE_DIR": str(self.home / "cache"),
             "MASTER_AGENT_LOCAL_SERVER": "none",  # what runs on this machine is no part of a test
             "LANG": "C.UTF-8",
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",  # nobody's own keyring is asked
             **self.variables,
         }
 

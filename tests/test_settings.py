@@ -52,6 +52,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "reuse": (["on", "all", "off", "on"], []),
     "plan_repairs": (["0", "2", "3", "5"], [0, 2, 3, 5]),
     "allow_host": (["a, b", "c", "d", "e,"], [("a", "b"), ("c",), ("d",), ("e",)]),
+    "proxy": (["http://a:1", "http://b:1", "http://c:1", "http://d:1"], []),
     "log_file": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
 }
 # What a folder's .env may set: keys, their addresses and models. Whoever adds to it says so here.

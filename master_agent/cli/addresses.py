@@ -10,6 +10,7 @@ from master_agent.openai_server import Server
 from master_agent.settings import Settings, config_folder, table
 
 _FORMS = {"openai_base_url": "http://localhost:11434/v1", "replicate_base_url": "https://api.replicate.com"}
+_PROXY = "http://proxy.example:3128"
 
 
 def fault(address: str, form: str = _FORMS["openai_base_url"]) -> str | None:
@@ -26,7 +27,7 @@ def fault(address: str, form: str = _FORMS["openai_base_url"]) -> str | None:
 
 def check(settings: Settings) -> None:
     """SettingsError, naming where it came from, when the address of a server is none."""
-    for name, form in _FORMS.items():
+    for name, form in {**_FORMS, "proxy": _PROXY}.items():
         address = getattr(settings, name)
         if address is not None and (wrong := fault(address, form)):
             raise SettingsError(f"{_source(settings, name)}: {wrong}")
@@ -47,3 +48,11 @@ def _source(settings: Settings, name: str) -> str:
         ".env": f"{setting.variable} in .env",
         "config": f"{name} in {config_folder(os.environ) / 'config.toml'}",
     }.get(settings.origins[name], setting.variable)
+
+
+def strange(settings: Settings) -> tuple[str, ...]:
+    """What to tell of who is asked: a folder's .env may name a server, which then sees all that is said."""
+    server = Server(settings.openai_base_url)
+    if settings.origins["openai_base_url"] != ".env" or server.is_here or settings.script or settings.replay:
+        return ()
+    return (f"models are asked at {server.shown}, as .env of this folder says",)

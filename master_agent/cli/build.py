@@ -63,7 +63,7 @@ async def master(
             chosen = models.nobody()
         else:
             chosen = played.models(settings) if played else await models.choose(settings, words, own_models)
-        fetcher = Fetcher(allowed_hosts(settings))
+        fetcher = Fetcher(allowed_hosts(settings), proxy=settings.proxy)
         try:
             of_the_agents, of_the_planner = chosen.agents or "their own", chosen.planner or "its own"
             people.say(f"models: {chosen.told}; agents: {of_the_agents}, planner: {of_the_planner}")

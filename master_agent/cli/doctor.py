@@ -17,6 +17,7 @@ from master_agent.cli import build, exit_codes, models, painters, reach, session
 from master_agent.cli.models import Models
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
+from master_agent.openai_server import Server
 from master_agent.providers import PROVIDERS
 from master_agent.settings import PREFIX, Settings, config_folder, read_dotenv, state_folder, table
 from master_agent.threads.routed import Routed
@@ -87,6 +88,7 @@ async def _look(settings: Settings) -> list[Finding]:
     findings = [Finding("program", "found", here), _team(), _config(), *_strays()]
     findings += [Finding("settings", "note", notice) for notice in settings.notices]
     findings += [_workspace(settings), _journal(settings)]
+    findings += _proxy(settings)
     looks = (("model", _model), ("local servers", _local_servers), ("pictures", _pictures))
     for found in await asyncio.gather(*(_safely(name, look, settings) for name, look in looks)):
         findings += found
@@ -157,6 +159,14 @@ def _journal(settings: Settings) -> Finding:
     return Finding("journal", "found", str(path))
 
 
+def _proxy(settings: Settings) -> list[Finding]:
+    if settings.proxy is None:
+        return []
+    where = f"{Server(settings.proxy).shown} ({settings.origins['proxy']})"
+    said = f"downloads and models go through {where}; which addresses may be reached is checked there, not here"
+    return [Finding("proxy", "note", said)]
+
+
 async def _model(settings: Settings) -> list[Finding]:
     """Who is asked and why, and whether each model that is asked is offered."""
     chosen = await models.choose(settings)
@@ -220,7 +230,7 @@ async def _pictures(settings: Settings) -> list[Finding]:
 
     if missing := painters.no_pictures(settings):
         return [Finding("pictures", "missing", missing.message, missing.hint)]
-    fetcher = Fetcher(build.allowed_hosts(settings))
+    fetcher = Fetcher(build.allowed_hosts(settings), proxy=settings.proxy)
     try:
         provider = painters.make_images(settings, fetcher)
         said = await provider.check()

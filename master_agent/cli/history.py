@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, exit_codes, reporting, session, streams
+from master_agent.cli import addresses, exit_codes, reporting, session, streams, vault
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -156,7 +156,7 @@ def settings_of_then(options: Options, began: RunStarted) -> Settings:
     flags = {"workspace": began.workspace, **began.flags, **said}
     if "workspace" not in said:
         flags["workspace"] = began.workspace
-    settings = load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd())
+    settings = load(flags, os.environ, Path(began.folder) if began.folder else Path.cwd(), vault.lookup())
     addresses.check(settings)
     return settings
 

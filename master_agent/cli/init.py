@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from master_agent.cli import addresses, exit_codes, saving, streams
+from master_agent.cli import addresses, exit_codes, saving, streams, vault
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import SettingsError, UsageError
 from master_agent.openai_server import Server
@@ -22,7 +22,9 @@ def add_to(app: typer.Typer) -> None:
     app.command("init", help=_HELP)(init)
 
 
-_HELP = """Asks for keys and models. Keys go to .env of this folder, choices to your config file.
+_HELP = """Asks for keys and models.
+
+Keys go to .env of this folder, or, with the extra `keyring`, to the keyring of your system; choices to your config.
 
 Press Enter to leave a thing as it is.
 
@@ -42,15 +44,23 @@ def init(options: Options) -> int:  # noqa: ARG001
     env, config = Path.cwd() / ".env", config_folder(os.environ) / "config.toml"
     read_dotenv(env)  # a line of it that cannot be read is told now, not after the questions
     known = _known()
-    streams.say(f"Keys are written to {env}, which only you can read. Press Enter to leave a thing as it is.")
-    keys = {table()[name].variable: _key(name, known) for name in _KEYS}
-    given = {name: value for name, value in keys.items() if value}
-    if given:
-        write_env(env, given)
-        streams.say(f"wrote {', '.join(given)} to {env}")
+    in_keyring = vault.usable() and _wants_keyring()
+    place = "the keyring of your system" if in_keyring else f"{env}, which only you can read"
+    streams.say(f"Keys are written to {place}. Press Enter to leave a thing as it is.")
+    given = {name: value for name in _KEYS if (value := _key(name, known))}
+    own = {} if not in_keyring else {name: value for name, value in given.items() if not table()[name].secret}
+    keys = {table()[name].variable: value for name, value in given.items() if name not in own}
+    if keys and in_keyring:
+        for variable, key in keys.items():
+            vault.put(variable, key)
+        streams.say(f"put {', '.join(keys)} into the keyring")
+    elif keys:
+        write_env(env, keys)
+        streams.say(f"wrote {', '.join(keys)} to {env}")
         _warn_of_git(env)
     choices = {name: _choice(name, known) for name in _CHOICES}
-    chosen = {name: value for name, value in choices.items() if value}
+    # An address beside the keys of a keyring is your own: in a folder's .env it would get none of them.
+    chosen = {**own, **{name: value for name, value in choices.items() if value}}
     if chosen:
         write_config(config, chosen)
         streams.say(f"wrote {', '.join(chosen)} to {config}")
@@ -58,10 +68,18 @@ def init(options: Options) -> int:  # noqa: ARG001
     return exit_codes.DONE
 
 
+def _wants_keyring() -> bool:
+    while (said := _ask("Keep keys in the keyring of your system, or in .env of this folder? (keyring, .env)")) != "":
+        if said.lower() in ("keyring", ".env", "env"):
+            return said.lower() == "keyring"
+        streams.say(f'"{said}" is no place for keys')
+    return True
+
+
 def _known() -> Settings | None:
     """The settings as they are; None where one of them is wrong, which is told."""
     try:
-        return load({}, os.environ, Path.cwd())
+        return load({}, os.environ, Path.cwd(), vault.lookup())
     except SettingsError as error:
         streams.say(error.message)
         return None
@@ -72,7 +90,7 @@ def _now(name: str, known: Settings | None) -> str:
     if known is None or known.origins[name] == "default":
         return ""
     value = "set" if table()[name].secret else f"now {Server(str(getattr(known, name))).shown}"
-    source = {"environment": "the environment", "config": "your config file"}
+    source = {"environment": "the environment", "config": "your config file", "keyring": "the keyring"}
     return f" [{value}, in {source.get(known.origins[name], known.origins[name])}]"
 
 

@@ -36,7 +36,7 @@ def delete(
         return [*(removal.Gone(kind, id_, "left", why or "") for kind, id_ in others), *stay]
     from master_agent.openai_server import Server
 
-    server = Server(settings.openai_base_url, settings.openai_api_key)
+    server = Server(settings.openai_base_url, settings.openai_api_key, proxy=settings.proxy)
     return [*removal.run(others, server, still_ours), *stay]
 
 

@@ -44,6 +44,7 @@ WORK = (
     "max_steps",
     "reuse",
     "allow_host",
+    "proxy",
     "log_file",
 )
 EVERYTHING = (*MODELS, *WORK)

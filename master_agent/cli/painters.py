@@ -59,7 +59,9 @@ def make_images(settings: Settings, fetcher: Fetcher) -> ImageProvider:
             from master_agent.images import openai
 
             key, address = settings.openai_api_key, settings.openai_base_url
-            return openai.OpenAIImages(key, address, model=settings.image_model or openai.MODEL, policy=policy)
+            return openai.OpenAIImages(
+                key, address, model=settings.image_model or openai.MODEL, policy=policy, proxy=settings.proxy
+            )
     from master_agent.images.placeholder import Placeholder
 
     return Placeholder()

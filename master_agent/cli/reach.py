@@ -60,7 +60,7 @@ class Reached:
 
 def by_address(settings: Settings) -> Reached:
     """OpenAI, or the server that OPENAI_BASE_URL puts in its place."""
-    server = Server(settings.openai_base_url, settings.openai_api_key)
+    server = Server(settings.openai_base_url, settings.openai_api_key, proxy=settings.proxy)
     if settings.own_server:
         return Reached(OTHER, server, f"by OPENAI_BASE_URL ({settings.origins['openai_base_url']})")
     return Reached(OPENAI, server, f"by OPENAI_API_KEY ({settings.origins['openai_api_key']})")
@@ -78,7 +78,7 @@ def by_key(settings: Settings, row: Provider, why: str | None = None) -> Reached
             f'"{row.name}:" is named with the server before it: ollama:{row.name}:…',
         )
     listing = {header: value.format(key=key) for header, value in row.listing.items()}
-    server = Server(row.base_url, key, row.key or "", "hosted", listing)
+    server = Server(row.base_url, key, row.key or "", "hosted", listing, settings.proxy)
     return Reached(row, server, why or f"by {row.key} ({settings.origins[name]})")
 
 

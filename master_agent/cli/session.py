@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, build, exit_codes, failures, keys, reporting, streams
+from master_agent.cli import addresses, build, exit_codes, failures, keys, reporting, streams, vault
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
@@ -23,8 +23,13 @@ from master_agent.settings import Settings, config_folder, load
 
 
 def settings_of(options: Options) -> Settings:
-    """The settings of this process: flags, environment, .env of the current folder, the user's config."""
-    settings = load(options.flags, os.environ, Path.cwd())
+    """The settings of this process: flags, environment, .env of the current folder, the user's config; the keyring.
+
+    Keys are looked up there for commands that speak to services: a keyring may ask a person to open it.
+    """
+    speaks = "openai_base_url" in options.flags and not (options.flags.get("script") or options.flags.get("replay"))
+    keyring = vault.lookup() if speaks else None
+    settings = load(options.flags, os.environ, Path.cwd(), keyring)
     addresses.check(settings)
     return settings
 
@@ -62,7 +67,7 @@ def run(
     parameters on the command line. Whatever goes wrong once the reporter is there is told by it, and only once.
     """
     with reporting.open_reporter(options, settings.log_file) as (reporter, listeners):
-        for notice in settings.notices:
+        for notice in (*settings.notices, *addresses.strange(settings)):
             reporter.notice(notice)
         interruption = Interruption(reporter)
         asking = Asking(

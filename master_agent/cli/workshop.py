@@ -408,7 +408,7 @@ class Workshop:
 
 def _keepable(settings: Settings, name: str) -> bool:
     """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
-    address = urlsplit(getattr(settings, name)) if name.endswith("_base_url") else None
+    address = urlsplit(getattr(settings, name)) if name == "proxy" or name.endswith("_base_url") else None
     return name != "record" and not (address and (address.username or address.password or address.query))
 
 

@@ -62,9 +62,10 @@ class OpenAIImages:
         timeout: float = 300.0,
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        proxy: str | None = None,
     ) -> None:
         self.model = model
-        self._server = Server(base_url, api_key)
+        self._server = Server(base_url, api_key, proxy=proxy)
         self._timeout = timeout
         self._policy = policy or RetryPolicy()
         self._sleep = sleep

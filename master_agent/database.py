@@ -73,6 +73,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     """A connection to the journals at `path`, made or migrated where needed; JournalError when it cannot be used."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # of a new one, nobody else reads
         connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"the journal {path} cannot be opened: {error}", hint=ELSEWHERE) from None

@@ -78,6 +78,8 @@ def test_a_key_that_a_file_holds_reaches_no_model_no_journal_no_log_and_no_outpu
         authorized = {request.headers.get("authorization") for request in server.requests}
 
     planted = (written, named, cli.folder / ".env")
+    kept = [*(cli.home / "state").glob("journal.db*"), cli.home / "run.log"]
+    assert {path.stat().st_mode & 0o077 for path in kept} == {0}
     seen = PLAIN.found(outputs, cli.folder, cli.home, but=planted)
     assert authorized == {f"Bearer {KEY.value}"}
     assert {"stdout of --json", "show", "requests", str(cli.home / "run.log")} <= set(seen)

@@ -77,6 +77,9 @@ def test_the_shapes_of_broken_calls_end_in_files_and_an_unknown_one_in_a_named_f
     failed = results["strange"]
     assert (failed["status"], failed["error"]["type"]) == ("failed", "malformed_reply")
     assert "<action><tool_name>write_file" in failed["error"]["message"]
+    with ChatServer(lambda _: reply("I cannot write it.")) as server:
+        again = cli("resume", "--json", env={**at, "OPENAI_BASE_URL": server.base_url})
+    assert (again.code, again.json["results"]["strange"]["text"]) == (0, "I cannot write it."), "it was asked again"
     assert count == 2 * len(BROKEN) + 2 + 2, "a turn more for the unknown tool and each reminder"
 
 

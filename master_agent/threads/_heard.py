@@ -18,12 +18,15 @@ from master_agent.threads._payloads import NAME, Found, Tools, Wanted, called, g
 CALL_MARKS = (
     "<tool_calls>", "<tool_call>", "<|tool_call|>", "<|tool_call_start|>", "<|tool_calls_section_begin|>",
     "<function_calls>", "<function_call>", "<functioncall>", "<|python_tag|>", "<|action_start|>",
-    "[TOOL_CALLS]", "[TOOL_REQUEST]", "<tools>", "functools", "<function=",
+    "<|tool_call_begin|>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+    "<minimax:tool_call>", "[TOOL_CALLS]", "[TOOL_REQUEST]", "<tools>", "functools", "<invoke name=", "<function=",
 )  # fmt: skip
+_NAMED_MARKS = ("<invoke name=", "<function=")  # a tool's name is in them
 _MARK = "|".join(re.escape(mark) for mark in CALL_MARKS)
 _CLOSERS = (
     r"</tool_calls>|</tool_call>|<\|/tool_call\|>|<\|tool_call_end\|>|</function_calls>|</function_call>"
-    r"|</functioncall>|\[/TOOL_CALLS\]|\[END_TOOL_REQUEST\]|</tools>|</function>"
+    r"|</functioncall>|\[/TOOL_CALLS\]|\[END_TOOL_REQUEST\]|</tools>|</function>|</invoke>|</minimax:tool_call>"
+    r"|<\|tool_calls_section_end\|>|<｜tool▁calls?▁end｜>"
 )
 _END = r"<\|(?:im_end|eom_id|eot_id|end|endoftext)\|>|</s>"
 _LINE = r"^[ \t]*"
@@ -40,6 +43,7 @@ _FENCE = re.compile(
     r"[ \t]*```(?P<kind>[^\n`{\[]*)\s*(?P<inside>.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
 )
 _DATA_FENCES = ("", "json", "jsonc", "json5", "tool_call", "tool_calls", "tool", "tool_code", "xml", "python", "text")
+_SAYING_FENCES = ("", "json", "tool_call", "tool_calls", "tool", "tool_code", "xml")  # code in others is an answer
 _CALL_FENCES = ("", "tool_code", "python")
 _BETWEEN = re.compile(rf"(?:\s|,|;|{_CLOSERS}|{_END})*")
 _INVENTED = re.compile(
@@ -50,7 +54,9 @@ _INVENTED = re.compile(
 _FENCES = re.compile(f"^{_FENCE.pattern}", _FENCE.flags)
 _CLOSER = re.compile(rf"{_CLOSERS}|{_END}")
 _MARKED = re.compile(_MARK)
-_INNER_MARKS = re.compile(rf"(?:\s|{_MARK.removesuffix('|<function=')}|```\w*)*")
+_INNER_MARKS = re.compile(
+    rf"(?:\s|{'|'.join(re.escape(one) for one in CALL_MARKS if one not in _NAMED_MARKS)}|```\w*)*"
+)
 _BLOCK = re.compile(r"\s*(?:```\w*\s*)?(?=\{)")
 _FENCE_END = re.compile(r"\s*```")
 _ACTION_END = re.compile(r"[`\]]?\**[ \t]*(?=\{|$)", re.MULTILINE)
@@ -133,7 +139,7 @@ class _Text:
     def read(self, opening: re.Match[str]) -> Found | None:
         """The calls that begin at an opening, if there are any."""
         if opening["mark"]:
-            return self.marked(opening.start() if opening["mark"] == "<function=" else opening.end())
+            return self.marked(opening.start() if opening["mark"] in _NAMED_MARKS else opening.end())
         if opening["fence"]:
             return self.fenced(opening.start())
         if opening["react"]:
@@ -251,7 +257,7 @@ def _quote(text: str, start: int) -> str:
 
 def _mention(text: str, tools: Tools) -> str:
     """Where a tool's name stands as if to call it, outside of blocks of code; empty if nowhere."""
-    plain = _FENCES.sub(lambda block: "" if block["kind"].strip().lower() not in _DATA_FENCES else block[0], text)
+    plain = _FENCES.sub(lambda block: block[0] if block["kind"].strip().lower() in _SAYING_FENCES else "", text)
     for name in tools.specs:
         word = re.escape(name)
         before_arguments = rf"(?:^|[\s\"'>=|:@\[{{(]){word}\s?[({{]"

@@ -26,11 +26,21 @@ _BESIDE = {"id", "type", "call_id", "tool_call_id"}
 _INSIDE = ("function", "tool_call", "function_call")
 _LISTS = ("tool_calls", "calls")
 _PREFIX = re.compile(r"(functions?|tools?|default_api|multi_tool_use)\.")
-_TAGGED = re.compile(rf"<function\s*=\s*[\"']?(?P<name>{NAME})[\"']?\s*>")
-_PARAMETER = re.compile(r"\s*<parameter\s*=\s*[\"']?(?P<name>[\w.-]+)[\"']?\s*>\n?")
-_VALUE_END = re.compile(r"\n?(?:</parameter>|(?=<parameter\s*=)|(?=</function>)|(?=</tool_call>))")
-_FUNCTION_END = re.compile(r"\s*</function>")
-_LEADING = re.compile(rf"(?P<name>{NAME})(?:\[CALL_ID\][\w-]*)?(?:\[ARGS\])?\s*(?=\{{)")
+_TAGGED = re.compile(
+    rf"(?:<function\s*=\s*|<invoke\s+name\s*=\s*)[\"']?(?P<name>{NAME})[\"']?\s*>|(?P<bare>{NAME})\s*(?=<arg_key>)"
+)
+_PARAMETER = re.compile(
+    r"\s*<parameter(?:\s*=\s*|\s+name\s*=\s*)[\"']?(?P<name>[\w.-]+)[\"']?\s*>\n?"
+    r"|\s*<arg_key>\s*(?P<key>[\w.-]+)\s*</arg_key>\s*<arg_value>\n?"
+)
+_VALUE_END = re.compile(
+    r"\n?(?:</parameter>|</arg_value>|(?=<parameter[\s=])|(?=</function>)|(?=</invoke>)|(?=</tool_call>))"
+)
+_FUNCTION_END = re.compile(r"\s*(?:</function>|</invoke>)")
+_LEADING = re.compile(
+    rf"(?P<name>{NAME})(?::\d+)?(?:\[CALL_ID\][\w-]*)?(?:\[ARGS\]|<\|tool_call_argument_begin\|>)?"
+    r"\s*(?:```\w*\s*)?(?=\{)"
+)
 _CALLED = re.compile(rf"(?:print\s*\(\s*)?(?P<name>{NAME})\s*(?=\()")
 _JSON_SIGN = re.compile(r"\"(?:\\.|[^\"\\])*\"|[{}\[\]]|,(?=\s*[}\]])", re.DOTALL)
 _WORDS = {"true": True, "false": False, "null": None}
@@ -105,7 +115,7 @@ def tagged(text: str, start: int, tools: Tools) -> Found | None:
     head = _TAGGED.match(text, start)
     if head is None:
         return None
-    name, position, arguments = head["name"], head.end(), dict[str, Any]()
+    name, position, arguments = head["name"] or head["bare"], head.end(), dict[str, Any]()
     inside = re.compile(r"\s*(?=\{)").match(text, position)
     if inside and (value := _value(text, inside.end(), len(text))) is not None and isinstance(value[0], dict):
         arguments, position = value
@@ -114,7 +124,8 @@ def tagged(text: str, start: int, tools: Tools) -> Found | None:
         end = _VALUE_END.search(text, parameter.end())
         if end is None:  # nothing says that this is all of it
             return None
-        arguments[parameter["name"]] = _typed(text[parameter.end() : end.start()], types.get(parameter["name"]))
+        key = parameter["name"] or parameter["key"]
+        arguments[key] = _typed(text[parameter.end() : end.start()], types.get(key))
         position = end.end()
     close = _FUNCTION_END.match(text, position)
     if close is None and not arguments:

@@ -114,6 +114,26 @@ true
     "python": ('```python\nread_file("a.txt")\n```', [A]),
     "LM Studio": (f"[TOOL_REQUEST]\n{READ_A}\n[END_TOOL_REQUEST]", [A]),
     "LFM": ('<|tool_call_start|>[read_file(path="a.txt")]<|tool_call_end|>', [A]),
+    "Kimi": (
+        ('<|tool_calls_section_begin|><|tool_call_begin|>functions.read_file:0<|tool_call_argument_begin|>{"path": '
+        '"a.txt"}<|tool_call_end|><|tool_calls_section_end|>'),
+        [A],
+    ),
+    "DeepSeek": (
+        ('<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>read_file\n```json\n{"path": "a.txt"}\n```'
+        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+        [A],
+    ),
+    "GLM": (
+        ("<tool_call>read_file\n<arg_key>path</arg_key>\n<arg_value>a.txt</arg_value>\n</tool_call>\n"
+        f"<tool_call>\n{LISTS}\n</tool_call>"),
+        [A, NOTHING],
+    ),
+    "MiniMax": (
+        ('<minimax:tool_call>\n<invoke name="read_file">\n<parameter name="path">a.txt</parameter>\n</invoke>\n'
+        '<invoke name="list_files">\n</invoke>\n</minimax:tool_call>'),
+        [A, NOTHING],
+    ),
     "functions.": ('{"name": "functions.read_file", "arguments": {"path": "a.txt"}}', [A]),
     # ReAct
     "ReAct": ('Thought: I must look.\nAction: read_file({"path": "a.txt"})\nObservation: hello', [A]),
@@ -220,6 +240,11 @@ def test_what_is_marked_as_a_call_and_cannot_be_read_is_a_fault_and_never_half_a
 def test_a_shape_that_nobody_knows_is_a_fault_for_those_who_call_in_text_alone(text: str) -> None:
     assert hear(text, TOOLS, eager=True).fault
     assert not hear(text, TOOLS).fault
+
+
+def test_code_that_defines_what_a_tool_is_called_is_an_answer() -> None:
+    for text in ("```python\ndef read_file(path):\n    ...\n```", "```js app.js\nread_file({path})\n```", "I did it."):
+        assert hear(text, TOOLS, eager=True).fault == ""
 
 
 def test_a_call_that_was_only_thought_of_is_a_fault() -> None:

@@ -63,10 +63,13 @@ def tell_files(files: Sequence[Attachment], boundaries: Boundaries) -> str:
     return "\n".join(blocks)
 
 
-def tell(inputs: Inputs, boundaries: Boundaries) -> str:
-    """The earlier results, one marked block for each; long ones cut, with a note of where the whole is."""
+def tell(inputs: Inputs, boundaries: Boundaries, reads: int | None = None) -> str:
+    """The earlier results, one marked block for each; long ones cut, with a note of where the whole is.
+
+    `reads` is how many tokens the model reads at once, if that is known: of these a third or so is for results.
+    """
     blocks: list[str] = []
-    room = TOTAL_LIMIT
+    room = TOTAL_LIMIT if reads is None else min(TOTAL_LIMIT, reads)  # a token is about three characters
     for step_id in reversed(inputs.results):
         if len(blocks) == MOST_RESULTS:
             blocks.append(f"({len(inputs.results) - MOST_RESULTS} earlier results are not shown)")

@@ -175,7 +175,8 @@ class Runner:
 
     def _context(self, inputs: Inputs) -> str:
         """What the user gave, and what the step builds on, as data."""
-        parts = [tell_files(self.given, self.boundaries), tell(inputs, self.boundaries) if inputs.results else ""]
+        earlier = tell(inputs, self.boundaries, self.wire.capabilities.context) if inputs.results else ""
+        parts = [tell_files(self.given, self.boundaries), earlier]
         told = "\n".join(part for part in parts if part)
         return f"\n{told}" if told else ""
 

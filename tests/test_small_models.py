@@ -9,11 +9,12 @@ import pytest
 from master_agent.answers import find_plan
 from master_agent.catalogue import load_agents
 from master_agent.cli.build import builtin
-from master_agent.context import Boundaries
+from master_agent.context import Boundaries, Inputs, tell
 from master_agent.errors import ModelError
 from master_agent.plan import check
 from master_agent.planner import SHORT, Planner, plan_schema, short_plan_schema
 from master_agent.prompts import Prompts
+from master_agent.results import StepResult
 from master_agent.threads import AgentSpec, CallOptions, CallRequest, Capabilities, Reply, UserTurn
 from master_agent.threads.scripted import Scripted, read_script
 from master_agent.tools import load_tools
@@ -94,6 +95,15 @@ def test_the_form_in_short_leaves_no_room_for_a_fault_of_form(wrong: dict[str, o
     assert form.is_valid({"plan": [step]})
     assert not form.is_valid({"plan": [{key: value for key, value in {**step, **wrong}.items() if value is not None}]})
     assert not form.is_valid({"plan": []})
+
+
+def test_what_a_small_model_is_told_of_earlier_steps_leaves_it_room_too() -> None:
+    results = {name: StepResult(status="done", agent="code", text=name * 9_000) for name in ("a", "b")}
+    told = tell(Inputs(results), Boundaries("data-0123456789ab"), 4_096)
+
+    assert 4_000 < len(told) < 5_000
+    assert '[cut: 4096 of 9000 characters; save_result with step "b" saves the whole]' in told
+    assert "[cut: 200 of 9000 characters" in told
 
 
 def test_a_run_goes_by_the_size_that_the_user_says_and_a_replay_by_the_recorded_one(cli: Cli) -> None:

@@ -176,6 +176,12 @@ def test_a_call_that_cannot_be_read_requires_action_and_says_which() -> None:
     assert (replies[0].reason, replies[1].reason) == (broken, "add(1")
 
 
+def test_words_about_a_tool_that_was_used_are_an_answer() -> None:
+    server = ChatServer([reply(ADDS), reply("Tool used: add\nIt gave 2.")])
+    replies, _, _ = talk(server, HELLO, gave(["said_2_1"]))
+    assert (replies[1].status, replies[1].text) == ("completed", "Tool used: add\nIt gave 2.")
+
+
 def test_a_script_speaks_as_such_a_model_does() -> None:
     lines: list[dict[str, Any]] = [{"reply": {"text": f"Yes.\n{ADDS}"}}, {"reply": {"text": "2"}}]
     script = read_script("\n".join(map(json.dumps, lines)), source="script")

@@ -165,6 +165,8 @@ def test_a_run_can_be_shown_again_as_it_was_reported(cli: Cli) -> None:
     assert "Hello." in cli("show").out
     events = cli("show", first.json["run_id"][:5], "--events").events
     assert events[0]["type"] == "run_started" and events[-1]["type"] == "run_finished"
+    wrong = cli("runs", "--status", "finished")
+    assert wrong.code == 2 and 'no run ends "finished"' in wrong.err and "cancelled" in wrong.err
 
 
 DIES = """

@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -12,7 +12,7 @@ from master_agent.aggregator import project
 from master_agent.cli import addresses, exit_codes, reporting, session, streams, vault
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
-from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.options import EVERYTHING, Options, one_of, with_options
 from master_agent.cli.work import asks_models
 from master_agent.cli.workshop import Order
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
@@ -21,7 +21,9 @@ from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_
 from master_agent.journal import State, fold, read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
+from master_agent.results import RunStatus
 from master_agent.settings import Settings, load, state_folder
+from master_agent.values import suggestion
 
 RunName = Annotated[
     str | None,
@@ -64,6 +66,7 @@ Examples:
   master-agent show 1ng0 --thread page
   master-agent show 1ng0 --json > result.json
 """
+STATUSES = (*get_args(RunStatus), "running", "died")
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="run a plan that nobody approved yet", show_default=False)]
 Retry = Annotated[
     bool,
@@ -177,12 +180,21 @@ def _check_same_folder(settings: Settings, began: RunStarted, history: Sequence[
 def runs(
     options: Options,
     status: Annotated[
-        str | None, typer.Option("--status", metavar="STATUS", help="only those that ended so", show_default=False)
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help=f"only those that ended so ({', '.join(STATUSES)})",
+            show_default=False,
+            autocompletion=one_of(STATUSES),
+        ),
     ] = None,
     most: Annotated[
         int, typer.Option("--most", metavar="NUMBER", help="how many; default 20", show_default=False)
     ] = 20,
 ) -> int:
+    if status is not None and status not in STATUSES:
+        raise UsageError(f'no run ends "{status}"{suggestion(status, STATUSES)}')
     records = list_runs(state_folder(session.settings_of(options)) / "journal.db")
     chosen = [record for record in records if status is None or _status(record) == status][: max(most, 0)]
     undone = {record.run_id: undone_by(records, record.run_id) for record in chosen}
@@ -193,10 +205,10 @@ def runs(
         streams.say("no runs" + (f" that ended {status}" if status else " yet"))
     for record in chosen:
         began = record.began[:19].replace("T", " ")
-        more = f"({_HOW[record.origin]} {record.parent})" if record.origin in _HOW else ""
-        more = f"{more} (undone by {undone[record.run_id]})" if undone[record.run_id] else more
-        told = f"{one_line(visible(record.task or ''), 70)} {more}".strip()
-        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {told}".rstrip())
+        told = [one_line(visible(record.task or ""), 70)]
+        told += [f"({_HOW[record.origin]} {record.parent})"] if record.origin in _HOW else []
+        told += [f"(undone by {undone[record.run_id]})"] if undone[record.run_id] else []
+        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {' '.join(filter(None, told))}".rstrip())
     return exit_codes.DONE
 
 

@@ -30,7 +30,7 @@ class Identities:
     """Tells what steps are made of. `parts` gives the hashes, `contents` what was hashed and not yet asked for.
 
     `model` says of an agent, or of None, who is asked: what of it is not the same gives another result. `pictures` are
-    those who make some, for steps that may buy any.
+    those who make some, for steps that may buy any. `hide` cuts out of a content what nobody may keep.
     """
 
     agents: Mapping[str, Agent]
@@ -39,6 +39,7 @@ class Identities:
     given: Sequence[Attachment]
     model: Callable[[Agent | None], Mapping[str, JsonValue]]
     pictures: Mapping[str, JsonValue]
+    hide: Callable[[str], str] = lambda text: text
     _contents: dict[str, bytes] = field(default_factory=dict)
     _hashed: set[str] = field(default_factory=set)
     _fixed: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class Identities:
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self._hashed:
             self._hashed.add(digest)
-            self._contents[digest] = content
+            self._contents[digest] = self.hide(content.decode("utf-8", "replace")).encode()
         return digest
 
 

@@ -247,6 +247,14 @@ def test_contents_are_given_once_and_hash_to_their_names() -> None:
     assert key_of(parts) == key_of(dict(reversed(parts.items()))) != key_of({**parts, "model": "x"})
 
 
+def test_no_key_is_kept_with_what_a_step_is_made_of() -> None:
+    made = identities(replace(WRITER, instructions="Use sk-canary."))
+    made.hide = lambda text: text.replace("sk-canary", "(hidden)")
+    made.parts(STEP, Inputs({"note": MADE.model_copy(update={"text": "sk-canary"})}))
+    contents = b"".join(made.contents().values())
+    assert b"sk-canary" not in contents and contents.count(b"(hidden)") == 2
+
+
 def test_the_inputs_of_a_step_with_very_many_needs_stay_small() -> None:
     made = identities()
     parts = made.parts(STEP, Inputs({"note": MADE, **{f"s{i}": MADE for i in range(MOST_NAMED)}}))

@@ -179,7 +179,9 @@ class Workshop:
             model = agent.model if agent and agent.model else self.chosen.agents
             return {"wire": self.chosen.wire.name, "server": None if here else server, "model": model}
 
-        return Identities(self.team.agents, self.team.tools, self.words[0], self.given, asked, pictures)
+        return Identities(
+            self.team.agents, self.team.tools, self.words[0], self.given, asked, pictures, self.secrets.hide
+        )
 
     @cached_property
     def reuse(self) -> Reuse | None:

@@ -4,6 +4,7 @@ Weaker than namespaces, for machines that have no bubblewrap or forbid it. The r
 warden as a descriptor. Source: the kernel's Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -50,13 +51,14 @@ class Landlock:
         person = places.stand_in()
         python = places.interpreter(person)
         beside = [*places.readable(program.readable, person), *places.of_interpreter(python)]
+        running = await asyncio.to_thread(private.processes_now, person)
         async with private.private(person) as folder:
             with _ruleset(self.version, [*places.system(), *beside], folder.top) as ruleset:
                 environ = {**launch.ENVIRON, **folder.environ, "PATH": places.search(python)}
                 job = {
                     **folder.job,
                     "environ": environ,
-                    "nproc": limits.processes + private.processes_now(person),
+                    "nproc": limits.processes + running,
                     "confined": True,
                     "filter": seccomp.program_filter(by_name=person is not None),
                     "ruleset": ruleset,

@@ -93,9 +93,13 @@ class Watch:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         began = time.monotonic()
         wrong, feed = self.start()
-        if not wrong:
-            self.attend(began, wake, feed, given)
-        self.kill()
+        try:
+            if not wrong:
+                self.attend(began, wake, feed, given)
+        finally:
+            self.kill()
+        self.disk_at = 0.0
+        self.ended = self.ended or self.disk(1.0)  # what came between two looks counts too
         self.seconds = time.monotonic() - began
         for end in list(self.output):
             while self.read(end):

@@ -1,100 +1,143 @@
-"""What a run costs beside the model: `make bench` prints a table of whole processes, medians of five, as ratios.
+"""What a run costs beside the model: `make bench` prints and keeps a table of whole processes, medians of five.
 
-Each row is a command against another in the same run, in turn, so that a slow machine slows both.
+    python -m benchmarks                                  everything: half an hour with three peers
+    python -m benchmarks start own                        parts of it: start, own, shapes
+    python -m benchmarks shapes --latency 200 --shape graph --runs 3
+
+Each contestant's runs take turns with the others', so that the ratios hold on a busy machine where the seconds do not.
 """
 
+import argparse
 import json
 import os
-import statistics
-import subprocess
+import platform
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks import journal
+from benchmarks.install_peers import PEERS, python_of
+from benchmarks.measure import ROOT, Contestant, Took, in_turn, median, mock
+from benchmarks.report import own_table, shape_table, start_table
+from benchmarks.shapes import SHAPES
 
-LATENCY = 0.2
-RUNS = 5
-STEPS = 200
 PROGRAM = [sys.executable, "-m", "master_agent"]
+PARTS = ("start", "own", "shapes")
+OWN_STEPS = (200, 1_000, 10_000)
+TEN_LINES = """
+import asyncio, sys
+from openai import AsyncOpenAI
+async def main():
+    client = AsyncOpenAI(base_url=sys.argv[1], api_key="none", max_retries=0)
+    said = [{"role": "user", "content": "Say it."}]
+    made = await client.chat.completions.create(model="mock", messages=said)
+    print(made.choices[0].message.content)
+asyncio.run(main())
+"""
 
 
-def measured(command: Sequence[str], environ: dict[str, str]) -> tuple[float, float]:
-    """Seconds of the clock and of CPU that a command took; it must succeed."""
-    began, before = time.perf_counter(), os.times()
-    subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - began, cpu
+def environ_of(home: Path) -> dict[str, str]:
+    """A process's environment with nothing of this machine's settings in it."""
+    folders = {f"MASTER_AGENT_{name}_DIR": str(home / name.lower()) for name in ("STATE", "CONFIG", "CACHE")}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none", **folders}
 
 
-def pair(ours: Sequence[str], theirs: Sequence[str], environ: dict[str, str]) -> tuple[float, float, float]:
-    """The medians of both in seconds, and of the ratio pair by pair."""
-    pairs = [(measured(ours, environ)[0], measured(theirs, environ)[0]) for _ in range(RUNS + 1)][1:]
-    mine, others = zip(*pairs, strict=True)
-    return statistics.median(mine), statistics.median(others), statistics.median(a / b for a, b in pairs)
+def start(home: Path, runs: int) -> dict[str, list[Took]]:
+    """Start-up: commands that need little, and the moment of the first request."""
+    (home / "plan.json").write_text('{"plan": [{"agent": "code", "prompt": "Say it."}]}')
+    (home / "ten.py").write_text(TEN_LINES)
+    python, environ = sys.executable, environ_of(home)
+    quick = [
+        Contestant("python -c pass", [python, "-c", "pass"]),
+        Contestant("--version", [*PROGRAM, "--version"]),
+        Contestant("import typer", [python, "-c", "import typer"]),
+        Contestant("--help", [*PROGRAM, "--help"]),
+        Contestant("import the SDK", [python, "-c", "from openai import AsyncOpenAI"]),
+    ]
+    took_by = in_turn(quick, environ, home, runs)
+    with mock(0) as address:
+        flags = ["--openai-base-url", address, "--model", "mock", "--quiet"]
+        first = [
+            Contestant("ten lines on the SDK", [python, "ten.py", address]),
+            Contestant("run", [*PROGRAM, "run", "plan.json", *flags]),
+            Contestant("plan", [*PROGRAM, "plan", SHAPES["fan-out"].task, *flags]),
+            Contestant("a task", [*PROGRAM, SHAPES["fan-out"].task, "--yes", *flags]),
+        ]
+        return took_by | in_turn(first, environ, home, runs, address)
 
 
-def shape(name: str) -> list[dict[str, object]]:
-    """The plans: three steps in a row, sixteen at once and one after them, a graph of 24."""
+def own(home: Path, runs: int) -> dict[str, list[Took]]:
+    """Our own work: runs of a plan by scripted replies, journal on, no SDK and no HTTP."""
+    (home / "script.jsonl").write_text('{"repeat": true, "reply": {"text": "Done."}}\n')
+    contestants = []
+    for kind in ("at once", "in a row"):
+        for count in (1, *OWN_STEPS):
+            needs = [[f"s{i - 1}"] if i and kind == "in a row" else [] for i in range(count)]
+            steps = [{"id": f"s{i}", "agent": "code", "prompt": "Part", "needs": n} for i, n in enumerate(needs)]
+            file = home / f"{count} {kind}.json"
+            file.write_text(json.dumps({"plan": steps}))
+            flags = ["--script", "script.jsonl", "--quiet", "--timeout", "900"]
+            contestants.append(Contestant(f"{count} {kind}", [*PROGRAM, "run", str(file), *flags]))
+    return in_turn(contestants, environ_of(home), home, runs)
 
-    def step(i: int, needs: list[str]) -> dict[str, object]:
-        return {"id": f"s{i}", "agent": "code", "prompt": f"Part {i}", "needs": needs}
 
-    match name:
-        case "sequence of 3":
-            return [step(i, [f"s{i - 1}"] if i else []) for i in range(3)]
-        case "16 at once, then 1":
-            return [*(step(i, []) for i in range(16)), step(16, [f"s{i}" for i in range(16)])]
-    return [step(i, [f"s{i - 4}"] if i >= 4 else []) for i in range(24)]
+def shapes(home: Path, runs: int, names: list[str], latencies: list[int]) -> dict[str, dict[str, list[Took]]]:
+    """The shapes, for us, for the bare script and for the peers that are installed."""
+    found: dict[str, dict[str, list[Took]]] = {}
+    for latency in latencies:
+        for name in names:
+            with mock(latency / 1000) as address:
+                flags = ["--openai-base-url", address, "--model", "mock", "--image-provider", "openai", "--quiet"]
+                task = [*PROGRAM, SHAPES[name].task, "--yes", "--concurrency", "200", "--timeout", "900", *flags]
+                contestants = [Contestant("master-agent", task)]
+                contestants.append(Contestant("bare", [sys.executable, "-m", "benchmarks.bare", address, name]))
+                for peer in PEERS:
+                    if python := python_of(peer):
+                        module = f"benchmarks.peers.{peer.replace('-', '_')}"
+                        contestants.append(Contestant(peer, [str(python), "-m", module, address, name]))
+                found[f"{name} {latency}"] = in_turn(contestants, environ_of(home), home, runs, address)
+            print(f"# {name} at {latency} ms: done", file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> None:
-    """Prints the table."""
+    """Measures, prints the tables, and keeps them with all numbers in JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--shape", action="append", choices=SHAPES, help="only this one; repeatable")
+    parser.add_argument("--latency", action="append", type=int, help="milliseconds of a request; repeatable")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks")
+    said = parser.parse_args()
+    parts = said.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    missing = [peer for peer in PEERS if python_of(peer) is None]
+    of = f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} cores, medians of {said.runs}"
+    busy = os.getloadavg()[0]
+    lines, kept = [f"{datetime.now(UTC):%Y-%m-%d}, {of}; {busy:.1f} processes ran when it began."], dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        environ = {**os.environ, "MASTER_AGENT_STATE_DIR": folder, "MASTER_AGENT_CONFIG_DIR": folder}
-        print("| what | ours, s | against | theirs, s | ratio |\n|---|---|---|---|---|")
-
-        def row(what: str, ours: Sequence[str], against: str, theirs: Sequence[str]) -> None:
-            mine, others, ratio = pair(ours, theirs, environ)
-            print(f"| {what} | {mine:.3f} | {against} | {others:.3f} | {ratio:.2f} |", flush=True)
-
-        row("--version", [*PROGRAM, "--version"], "python -c pass", [sys.executable, "-c", "pass"])
-        row("--help", [*PROGRAM, "--help"], "import typer", [sys.executable, "-c", "import typer"])
-        mock = [sys.executable, "-m", "benchmarks.mock", str(LATENCY)]
-        with subprocess.Popen(mock, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            address = server.stdout.readline().strip()
-            for name in ("sequence of 3", "16 at once, then 1", "graph of 24, 6 deep"):
-                plan = home / "plan.json"
-                plan.write_text(json.dumps({"plan": shape(name)}))
-                ours = [*PROGRAM, "run", str(plan), "--openai-base-url", address, "--model", "mock", "--quiet"]
-                row(name, [*ours, "--concurrency", "16"], "bare SDK script", [*_bare(), address, str(plan)])
-            server.communicate("")
-        print(f"\nOwn work for a step, journal on, no SDK: {own_work(home, environ) * 1000:.2f} ms of CPU")
-        journal.main()
-
-
-def _bare() -> list[str]:
-    return [sys.executable, "-m", "benchmarks.bare"]
-
-
-def own_work(home: Path, environ: dict[str, str]) -> float:
-    """CPU seconds of one step: a run of many scripted steps, less a run of one."""
-    script = home / "script.jsonl"
-    script.write_text('{"repeat": true, "reply": {"text": "Done."}}\n')
-
-    def cpu(count: int) -> float:
-        plan = home / "many.json"
-        steps = [{"agent": "code", "prompt": "Part", "id": f"s{i}", "needs": []} for i in range(count)]
-        plan.write_text(json.dumps({"plan": steps}))
-        command = [*PROGRAM, "run", str(plan), "--script", str(script), "--quiet"]
-        return statistics.median(measured(command, environ)[1] for _ in range(RUNS))
-
-    return (cpu(STEPS + 1) - cpu(1)) / STEPS
+        if "start" in parts:
+            started = start(home, said.runs)
+            kept["start"], lines = started, [*lines, start_table(started)]
+        if "own" in parts:
+            worked = own(home, min(said.runs, 3))
+            kept["own"], lines = worked, [*lines, own_table(worked, OWN_STEPS)]
+        if "shapes" in parts:
+            sdk = kept.get("start") or start(home, said.runs)
+            imported = median(sdk["import the SDK"], "seconds") - median(sdk["python -c pass"], "seconds")
+            found = shapes(home, said.runs, said.shape or list(SHAPES), said.latency or [0, 200, 2000])
+            kept["shapes"], lines = found, [*lines, shape_table(found, imported)]
+            if missing:
+                lines.append(f"Not installed, so not measured: {', '.join(missing)}.")
+    said.out.mkdir(parents=True, exist_ok=True)
+    (said.out / "results.md").write_text("\n\n".join(lines) + "\n")
+    numbers = json.dumps(kept, indent=1, default=asdict)
+    (said.out / "results.json").write_text(numbers + "\n")
+    print("\n\n".join(lines))
 
 
 if __name__ == "__main__":

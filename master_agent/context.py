@@ -33,6 +33,10 @@ class Inputs:
 Perform = Callable[[Step, Inputs], Awaitable[StepResult]]
 
 
+MARK = re.compile(r"\bdata-[0-9a-f]{12}\b")
+"""Every mark, whichever run's."""
+
+
 def draw_mark() -> str:
     """A mark for the data of one run, which nothing written before the run can contain."""
     return f"data-{secrets.token_hex(6)}"

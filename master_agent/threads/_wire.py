@@ -1,5 +1,6 @@
 """What the wires share that make one request a turn: bodies go out, pieces of text come in, refusals are learnt."""
 
+import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -7,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from master_agent.context import MARK
 from master_agent.errors import ModelError
 from master_agent.threads import AgentSpec, Capabilities, ThreadState
 from master_agent.threads._accepted import Accepted
@@ -200,3 +202,13 @@ class OneRequestWire:
 def schema_name(agent: AgentSpec) -> str:
     """The agent's name as the name of a reply's schema."""
     return re.sub(r"[^\w-]", "_", agent.name, flags=re.ASCII)[:64] or "reply"
+
+
+def cache_key(agent: AgentSpec, model: str) -> str:
+    """The same for all requests that begin alike, so that they meet in one cache, whatever process makes them.
+
+    The mark of a run's data does not count: it stands behind the agent's own instructions, which are alike.
+    """
+    tools = [[tool.name, tool.description, dict(tool.parameters)] for tool in agent.tools]
+    beginning = json.dumps([model, MARK.sub("data", agent.instructions), tools, sorted(agent.hosted)], sort_keys=True)
+    return hashlib.sha256(beginning.encode()).hexdigest()[:32]

@@ -40,7 +40,7 @@ from master_agent.threads._fitting import (
     seen,
 )
 from master_agent.threads._openai import RefusedRequestError, sendable
-from master_agent.threads._wire import OneRequestWire, schema_name
+from master_agent.threads._wire import OneRequestWire, cache_key, schema_name
 
 Message = Mapping[str, Any]
 
@@ -84,6 +84,8 @@ class Chat(OneRequestWire):
         known = [name for name in names if accepted.takes(name)]
         if (most := options.most(agent)) is not None and known:
             body[known[0]] = most
+        if self.server.is_openai and accepted.takes("prompt_cache_key"):  # no part of what others speak
+            body["prompt_cache_key"] = cache_key(agent, model)
         if options.stream and _can_stream(body, able):
             body["stream"] = True
             if able.usage_in_stream:

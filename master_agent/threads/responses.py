@@ -5,7 +5,6 @@ A server carries over what was said, but neither instructions nor tools, so both
 """
 
 import asyncio
-import hashlib
 import json
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -38,7 +37,7 @@ from master_agent.threads._openai import (
     sendable,
 )
 from master_agent.threads._responses import Answer, Item
-from master_agent.threads._wire import OneRequestWire, schema_name
+from master_agent.threads._wire import OneRequestWire, cache_key, schema_name
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -130,7 +129,7 @@ class Responses(OneRequestWire):
         if (most := options.most(agent)) is not None and accepted.takes("max_output_tokens"):
             body["max_output_tokens"] = most
         if accepted.takes("prompt_cache_key"):
-            body["prompt_cache_key"] = _cache_key(agent, model)
+            body["prompt_cache_key"] = cache_key(agent, model)
         if self.store == "none" and accepted.takes("include"):
             outputs = [hosted.OUTPUTS] if "code_interpreter" in agent.hosted else []
             body["include"] = ["reasoning.encrypted_content", *outputs]
@@ -306,13 +305,6 @@ def _format(agent: AgentSpec, able: Capabilities) -> Mapping[str, Any]:
     if able.schema == "object":
         return {"type": "json_object"}
     return {"type": "json_schema", "name": schema_name(agent), "schema": dict(agent.output or {}), "strict": True}
-
-
-def _cache_key(agent: AgentSpec, model: str) -> str:
-    """The same for all requests that begin alike, so that they meet in one cache, whatever process makes them."""
-    tools = [[tool.name, tool.description, dict(tool.parameters)] for tool in agent.tools]
-    beginning = json.dumps([model, agent.instructions, tools, sorted(agent.hosted)], sort_keys=True)
-    return hashlib.sha256(beginning.encode()).hexdigest()[:32]
 
 
 def _answered(error: ModelError) -> tuple[int, Said]:

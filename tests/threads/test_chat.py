@@ -179,6 +179,8 @@ def test_openais_own_address_is_asked_in_its_own_words() -> None:
     body = wire.request(replace(AGENT, max_output_tokens=50), (), WHOLE)
     assert body["max_completion_tokens"] == 50
     assert "max_tokens" not in body
+    assert len(body["prompt_cache_key"]) == 32
+    assert "prompt_cache_key" not in Chat(KEY, "http://127.0.0.1:9/v1", MODEL).request(AGENT, (), WHOLE)
     assert str(wire.client().base_url) == "https://api.openai.com/v1/"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from master_agent.catalogue import HOSTED
+from master_agent.context import draw_mark
 from master_agent.errors import ModelError
 from master_agent.threads import (
     AgentSpec,
@@ -223,6 +224,8 @@ def test_requests_that_begin_alike_meet_in_one_cache() -> None:
     [first, second], [again] = key(ADDER, HELLO, UserTurn("More")), key(replace(ADDER, name="x"), UserTurn("Else"))
     assert first == second == again
     assert len(first) <= 64
+    ours, theirs = (replace(ADDER, instructions=f"You add. Marks named {draw_mark()} hold data.") for _ in range(2))
+    assert key(ours, HELLO) == key(theirs, HELLO)  # of two runs
     others = [replace(ADDER, instructions="You read."), replace(ADDER, model="m"), replace(ADDER, tools=())]
     assert len({first, *(key(other, HELLO)[0] for other in others)}) == 4
 

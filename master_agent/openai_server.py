@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OPENAI = "https://api.openai.com/v1"
+MOST_CONNECTIONS = 1000
 QUOTED = 80
 """How many characters of something that could not be read a message quotes."""
 
@@ -99,13 +100,6 @@ class _WhenNeeded(ssl.SSLContext):
         return httpx2.create_ssl_context().wrap_bio(*arguments, **more)
 
 
-def _plain() -> "httpx2.AsyncClient":
-    """The SDK's own client for an address without encryption, without 30 ms of reading certificates."""
-    from openai import DefaultAsyncHttpxClient
-
-    return DefaultAsyncHttpxClient(verify=_WhenNeeded(ssl.PROTOCOL_TLS_CLIENT))
-
-
 @dataclass(frozen=True)
 class Server:
     """Where requests go and with which key; `base_url` None is OpenAI's own address.
@@ -169,13 +163,20 @@ class Server:
         client.organization, client.project = organization, project
         return client
 
-    def _http_client(self) -> "httpx2.AsyncClient | None":
-        """The client below the SDK's; None for its own."""
-        if self.proxy is not None and not self.is_here:
-            from openai import DefaultAsyncHttpxClient
+    def _http_client(self) -> "httpx2.AsyncClient":
+        """The SDK's own client, whose connections stay open for the next request, as many as may be open at once.
 
-            return DefaultAsyncHttpxClient(proxy=self.proxy, trust_env=False)
-        return None if self.address.startswith("https:") else _plain()
+        For a plain address it is made without the 30 ms of reading certificates.
+        """
+        import httpx2
+        from openai import DefaultAsyncHttpxClient
+
+        limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS)
+        if self.proxy is not None and not self.is_here:
+            return DefaultAsyncHttpxClient(limits=limits, proxy=self.proxy, trust_env=False)
+        if self.address.startswith("http:"):
+            return DefaultAsyncHttpxClient(limits=limits, verify=_WhenNeeded(ssl.PROTOCOL_TLS_CLIENT))
+        return DefaultAsyncHttpxClient(limits=limits)
 
     def clean(self, text: str, length: int = 400) -> str:
         """The text on one line, without keys, and no longer than `length`."""

@@ -97,7 +97,9 @@ def test_the_agent_file_in_the_readme_is_a_good_one() -> None:
     assert (agent.name, agent.limits.turns, agent.finish) == ("translator", 10, ("write_file",))
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/scripted.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/scripted.md", "docs/performance.md", "benchmarks/README.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -79,6 +79,7 @@ class Loopback:
         self.requests: list[Recorded] = []
         self.open_requests = 0
         self.most_open = 0
+        self.connections = 0
         self.closed_by_client = 0
         self._port = 0
         self._ready = threading.Event()
@@ -119,6 +120,7 @@ class Loopback:
             task = asyncio.current_task()
             assert task is not None
             connections.add(task)
+            self.connections += 1
             try:
                 while await self._one_request(reader, writer):
                     pass

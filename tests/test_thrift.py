@@ -1,0 +1,170 @@
+"""What a run costs, counted and never timed: requests, connections, events, and operations for a step."""
+
+import asyncio
+import json
+import resource
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from master_agent.context import Inputs
+from master_agent.dispatcher import Dispatcher
+from master_agent.plan import Plan, Step, check
+from master_agent.results import StepResult
+from tests.conftest import Cli, says
+from tests.servers import assistant_runs, chat, responses
+from tests.servers.assistants import AssistantsServer
+from tests.servers.chat import ChatServer
+from tests.servers.responses import ResponsesServer
+
+# Requests
+
+PAGE = "```html index.html\n<img src=images/hero.png>\n```\n"
+PICTURE = ("generate_image", {"prompt": "A roastery", "last": True})
+
+
+def step(name: str, needs: list[str], **rest: Any) -> dict[str, Any]:
+    return {"id": name, "agent": None, "prompt": None, "tool": None, "with": [], "needs": needs, **rest}
+
+
+PLAN = json.dumps(
+    {
+        "plan": [
+            step("hero", [], agent="image", prompt="A roastery"),
+            step("page", ["hero"], agent="code", prompt="Show ${hero.path}"),
+            step(
+                "save",
+                ["page"],
+                tool="save_result",
+                **{"with": [{"name": "step", "value": "page"}, {"name": "path", "value": "index.html"}]},
+            ),
+        ]
+    }
+)
+SERVERS: Mapping[str, Any] = {
+    "chat": lambda: ChatServer([chat.reply(PLAN), chat.reply(calls=[chat.call(*PICTURE)]), chat.reply(PAGE)]),
+    "responses": lambda: ResponsesServer(
+        [responses.reply(PLAN), responses.reply(calls=[responses.call(*PICTURE)]), responses.reply(PAGE)]
+    ),
+    "assistants": lambda: AssistantsServer(
+        [
+            assistant_runs.says(PLAN),
+            assistant_runs.says(calls=[chat.call(*PICTURE)]),
+            assistant_runs.says(PAGE),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", SERVERS)
+def test_a_picture_a_page_and_its_saving_cost_the_plan_and_two_requests_on_one_connection(cli: Cli, wire: str) -> None:
+    with SERVERS[wire]() as server:
+        ran = cli(
+            *("Make a landing page", "--yes", "--json", "--wire", wire, "--openai-base-url", server.base_url),
+            *("--model", "test-model", "--image-provider", "placeholder"),
+            env={"OPENAI_API_KEY": "sk-test"},
+        )
+
+    assert ran.code == 0, ran.out + ran.err
+    assert ran.json["usage"]["calls"] == 3
+    assert (cli.folder / "index.html").read_text() == "<img src=images/hero.png>\n"
+    assert server.connections == 1 or wire == "assistants"  # which lets go of a stream before its end, to ask again
+
+
+def test_what_a_step_is_told_holds_what_it_needs_once_and_begins_as_for_every_step_of_its_agent(cli: Cli) -> None:
+    plan = cli.plan(
+        {"id": "a", "agent": "code", "prompt": "First", "needs": []},
+        {"id": "b", "agent": "code", "prompt": "Second", "needs": []},
+        {"id": "c", "agent": "code", "prompt": "Third, on ${a.text}", "needs": ["a"]},
+    )
+    with ChatServer(lambda body: chat.reply(f"Left by {body['messages'][-1]['content'].split()[0]}.")) as server:
+        ran = cli("run", plan, "--openai-base-url", server.base_url, "--model", "test-model", "--concurrency", "1")
+
+    assert ran.code == 0, ran.err
+    told = {body["messages"][-1]["content"].split()[0]: body for body in server.bodies}
+    third = told["Third,"]["messages"][-1]["content"]
+    assert "Left by Second." not in third
+    assert third.count("Left by First.") == 2  # where the prompt refers to it, and as what the step builds on
+    assert len({json.dumps(body["messages"][0]) for body in server.bodies}) == 1
+
+
+@pytest.mark.slow
+def test_a_thousand_ready_steps_keep_to_two_hundred_connections_and_few_file_handles(cli: Cli) -> None:
+    plan = cli.plan(*({"id": f"s{i}", "agent": "code", "prompt": "Say it.", "needs": []} for i in range(1000)))
+    with ChatServer(lambda _: chat.reply("Done.", delay=0.05)) as server:
+        process = cli.start(
+            *("run", plan, "--json", "--concurrency", "200", "--openai-base-url", server.base_url),
+            *("--model", "test-model"),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)),
+        )
+        out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 0, err
+    assert Counter(one["status"] for one in json.loads(out)["results"].values()) == {"done": 1000}
+    assert server.count == 1000
+    assert server.most_open <= 200
+    assert server.connections < 300  # most are used again
+
+
+# Events
+
+
+def test_a_step_writes_four_events_and_a_run_three_besides(cli: Cli) -> None:
+    for count in (1, 20):
+        steps = ({"id": f"s{i}", "agent": "code", "prompt": "Say it.", "needs": []} for i in range(count))
+        ran = cli("run", cli.plan(*steps), cli.script(says("Done.", repeat=True)), "--events")
+        kept = Counter(event["type"] for event in ran.events if event["seq"] is not None)
+        of_each = ("step_started", "model_called", "model_replied", "step_finished")
+        assert kept == {"run_started": 1, "plan_made": 1, "run_finished": 1, **dict.fromkeys(of_each, count)}
+
+
+# Operations
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Counts calls of functions of any kind in this thread."""
+    calls: Counter[str] = Counter()
+
+    def seen(_frame: object, event: str, _argument: object) -> None:
+        if event in ("call", "c_call"):
+            calls["all"] += 1
+
+    sys.setprofile(seen)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+async def _done(_step: Step, _inputs: Inputs) -> StepResult:
+    await asyncio.sleep(0)
+    return StepResult(status="done")
+
+
+def _plan(shape: str, count: int) -> Plan:
+    shapes: dict[str, list[list[str]]] = {
+        "at once": [[] for _ in range(count)],
+        "in a row": [[f"s{i - 1}"] if i else [] for i in range(count)],
+        "in layers": [[f"s{i - 10 - i % 10 + k}" for k in range(10)] if i >= 10 else [] for i in range(count)],
+    }
+    needs = shapes[shape]
+    steps = [{"id": f"s{i}", "agent": "code", "prompt": "x", "needs": needs[i]} for i in range(count)]
+    return check({"plan": steps}, ["code"], {})
+
+
+@pytest.mark.parametrize("shape", ["at once", "in a row", "in layers"])
+def test_twice_the_steps_are_twice_the_operations_however_they_hang_together(shape: str) -> None:
+    spent = []
+    for count in (300, 600):
+        plan = _plan(shape, count)
+        with counted() as calls:
+            asyncio.run(Dispatcher(plan, _done, lambda _: None, most=10_000).run())
+        spent.append(calls["all"])
+
+    assert spent[1] < 2.1 * spent[0]
+    assert spent[1] / 600 < 250  # of which the largest part is asyncio's and pydantic's

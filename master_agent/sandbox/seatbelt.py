@@ -44,7 +44,7 @@ class Seatbelt:
         beside = [*places.readable(program.readable, None), *places.of_interpreter(python)]
         async with private.private(None) as folder:
             confined = [str(COMMAND), "-p", profile([*SYSTEM, *beside], folder.top), "--", *program.command]
-            environ = {**launch.ENVIRON, **folder.environ, "PATH": places.search(python)}
+            environ = {**launch.ENVIRON, **folder.environ, "PATH": f"{places.search(python)}:/opt/homebrew/bin"}
             job = {**folder.job, "environ": environ, "command": confined}
             return await launch.carried_out(launch.Start(launch.warden(str(python)), job), program, limits)
 
@@ -73,9 +73,9 @@ def profile(reads: Sequence[Path], writes: Path) -> str:
             "(allow sysctl-read)",
             "(allow ipc-posix-sem)",
             "(allow file-read-metadata)",
-            f'(allow file-read* process-exec (literal "/") {readable})',
+            f'(allow file-read* file-map-executable process-exec (literal "/") {readable})',
             f"(allow file-read* file-write-data file-ioctl {devices})",
-            f"(allow file-read* file-write* process-exec (subpath {_quoted(writes)}))",
+            f"(allow file-read* file-write* file-map-executable process-exec (subpath {_quoted(writes)}))",
         )
     )
 

@@ -121,9 +121,9 @@ PROFILE = """(version 1)
 (allow sysctl-read)
 (allow ipc-posix-sem)
 (allow file-read-metadata)
-(allow file-read* process-exec (literal "/") (subpath "/usr/lib") (subpath "/a \\"b\\\\"))
+(allow file-read* file-map-executable process-exec (literal "/") (subpath "/usr/lib") (subpath "/a \\"b\\\\"))
 (allow file-read* file-write-data file-ioctl (literal "/dev/null") (literal "/dev/zero") (literal "/dev/random") (literal "/dev/urandom"))
-(allow file-read* file-write* process-exec (subpath "/private/x"))"""  # noqa: E501
+(allow file-read* file-write* file-map-executable process-exec (subpath "/private/x"))"""  # noqa: E501
 
 
 def test_the_profile_for_macos_allows_the_system_and_the_scratch_folder_only() -> None:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import re
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +240,7 @@ async def _ask(origin: str, path: str, body: Mapping[str, Any] | None = None) ->
         *([] if body is None else ["Content-Type: application/json", f"Content-Length: {len(content)}"]),
     ]
     try:
-        secure = ssl.create_default_context() if parts.scheme == "https" else None
+        secure = True if parts.scheme == "https" else None
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=secure)
     except (OSError, ValueError):
         return None

@@ -246,6 +246,34 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
     assert not any(key in value for value in said for key in (*KEYS.values(), "sk-own-key-1234"))
 
 
+def test_a_conversation_goes_on_at_the_provider_where_it_was_and_a_recording_comes_out_the_same(cli: Cli) -> None:
+    cli.file(
+        ".master-agent/agents/other.md", "---\ndescription: x\ntools: [list_files]\nmodel: ollama:o:1b\n---\nLook."
+    )
+    said: list[Behaviour] = [
+        reply(calls=[call("list_files", {})]),
+        error(400, "out of memory"),
+        reply("Nothing is there."),
+        *(reply(calls=[call("list_files", {})]), reply("Nothing is there.")),
+    ]
+    with LocalStandIn(ollama("o:1b"), said) as near, ChatServer([]) as own:
+        flags = ("--model", "openai:m", "--openai-base-url", own.base_url, "--local-server", near.origin)
+        plan = cli.plan({"agent": "other", "prompt": "What is there?"})
+        first = cli("run", plan, *flags, "--json")
+        assert first.code == 4, first.out
+        went_on = cli("resume", "--json")
+        roles = [message["role"] for message in near.bodies[-1]["messages"]]
+        recorded = cli("run", plan, *flags, "--record", str(cli.home / "c.jsonl"), "--json")
+    replayed = [
+        cli("run", plan, *named, "--replay", str(cli.home / "c.jsonl"), "--json").json["final"]
+        for named in ((), ("--model", "openai:m"))
+    ]
+    assert (went_on.code, went_on.json["final"]) == (0, "Nothing is there."), went_on.err
+    assert roles == ["system", "user", "assistant", "tool"], "the call was not made again"
+    assert (recorded.json["final"], own.count) == ("Nothing is there.", 0)
+    assert replayed == ["Nothing is there."] * 2
+
+
 def test_a_provider_that_an_agent_names_is_missed_only_when_the_agent_is_used(cli: Cli) -> None:
     cli.file(".master-agent/agents/other.md", "---\ndescription: x\nmodel: groq:x\n---\nYou write.")
     with ChatServer(brain("Hello.")) as own:

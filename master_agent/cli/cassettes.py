@@ -13,6 +13,7 @@ from master_agent.cli import keys
 from master_agent.cli.models import Models
 from master_agent.errors import SettingsError
 from master_agent.exchanges import Deck
+from master_agent.providers import EMBEDDED, PROVIDERS, named
 from master_agent.settings import Settings
 from master_agent.threads import Capabilities
 from master_agent.workspace import Workspace
@@ -35,14 +36,24 @@ class Played:
 
         head = self.cassette.head
         agents, planner = head.get("agents"), head.get("planner")
-        model = settings.model or (str(agents) if agents else None)
+        model = _then(settings.model, agents)
         deck = Replaying(self.cassette, _forms(settings, self.mark), model)
         return Models(
             ReplayedWire(deck, _able(head)),
             model,
-            settings.planner_model or settings.model or (str(planner) if planner else None),
+            _then(settings.planner_model or settings.model, planner),
             f"replies come from the cassette {self.cassette.path}",
         )
+
+
+def _then(wanted: str | None, recorded: JsonValue) -> str | None:
+    """The model that is wanted now, by the name that it had in the recorded run: without its provider's."""
+    kept = str(recorded) if recorded else None
+    if wanted is None:
+        return kept
+    provider, bare = named(wanted)
+    same = wanted == kept or bare == kept or PROVIDERS.get(provider or "") in EMBEDDED
+    return kept if same else wanted
 
 
 def played(settings: Settings, workspace: Workspace, *, resumed: bool) -> Played | None:

@@ -23,7 +23,10 @@ _ABOUT_TOOLS = re.compile(
 _PARAMETERS = {
     **{
         name: re.compile(rf"\b{name}\b")
-        for name in ("temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "prompt_cache_key")
+        for name in (
+            *("temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "prompt_cache_key"),
+            "parallel_tool_calls",
+        )
     },
     # "Supported values include 1" is not about it; a name in quotes, of a field, or at the end with a code is.
     "include": re.compile(

@@ -73,7 +73,7 @@ class Chat(OneRequestWire):
         body: dict[str, Any] = {"model": model, "messages": [*system, *said]}
         if agent.tools:
             body["tools"] = [_tool(tool.name, tool.description, tool.parameters, able) for tool in agent.tools]
-            if not able.parallel_tools:
+            if not able.parallel_tools and accepted.takes("parallel_tool_calls"):
                 body["parallel_tool_calls"] = False
         if (shape := _response_format(agent, able)) is not None:
             body["response_format"] = shape

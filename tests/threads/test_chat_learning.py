@@ -53,6 +53,9 @@ FULL = replace(SHAPED, temperature=0.2, max_output_tokens=9)
         (ADDER, STREAMED, '"stream"', "tools together with stream are not supported", {"stream": None}),
         (ADDER, WHOLE, '"strict"', "Unknown field strict", {}),
         (
+            ADDER, WHOLE, '"parallel_tool_calls"', "Unknown field: parallel_tool_calls", {"parallel_tool_calls": None},
+        ),
+        (
             FULL, WHOLE, '"temperature"', "Unsupported value: 'temperature' does not support 0.2 with this model",
             {"temperature": None, "max_tokens": 9},
         ),
@@ -65,7 +68,7 @@ FULL = replace(SHAPED, temperature=0.2, max_output_tokens=9)
             {"max_tokens": None, "max_completion_tokens": None},
         ),
     ],
-    ids=["schema", "format", "stream_options", "stream", "strict", "temperature", "max_tokens", "any length"],
+    ids=["schema", "format", "stream_options", "stream", "strict", "parallel", "temperature", "length", "any length"],
 )  # fmt: skip
 def test_what_a_server_refuses_is_left_out_of_the_next_attempt_and_of_every_later_request(
     agent: AgentSpec, options: CallOptions, where: str, told: str, left: Body
@@ -73,7 +76,7 @@ def test_what_a_server_refuses_is_left_out_of_the_next_attempt_and_of_every_late
     waits: list[float] = []
 
     async def run(server: ChatServer) -> None:
-        async with opened(server, capabilities=Capabilities(strict_tools=True)) as wire:
+        async with opened(server, capabilities=Capabilities(strict_tools=True, parallel_tools=False)) as wire:
             assert (await patiently(wire, agent, options, waits)).status == "completed"
             attempts = server.count
             assert (await patiently(wire, agent, options, waits)).status == "completed"

@@ -17,7 +17,7 @@ from master_agent.providers import HOSTED, LOCAL, PROVIDERS
 from master_agent.settings import Settings, load
 from master_agent.threads import Wire
 from master_agent.threads.routed import Routed
-from tests.conftest import Cli
+from tests.conftest import Cli, says
 from tests.servers.chat import ChatServer, call, error, reply
 from tests.servers.local import LocalStandIn, llama_server, lm_studio, ollama, vllm
 from tests.servers.loopback import Behaviour, Body
@@ -138,6 +138,27 @@ def test_a_folders_address_gets_no_key_however_a_model_is_named(tmp_path: Path) 
             assert (server_of(wire).address, server_of(wire).api_key) == (server.base_url, None)
             asyncio.run(listed(wire))
     assert {request.headers["authorization"] for request in server.requests} == {"Bearer no-key"}
+
+
+def test_a_folder_does_not_send_elsewhere_what_the_user_has_named_a_server_for(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MASTER_AGENT_MODEL=groq:x\nGROQ_API_KEY=of-a-stranger\n")
+    with ChatServer() as server:
+        with pytest.raises(SettingsError, match="a folder may not send elsewhere") as caught:
+            chosen(tmp_path, {"OPENAI_BASE_URL": server.base_url})
+        assert caught.value.hint == "Say it yourself: --model groq:x"
+        mine = chosen(tmp_path, {"OPENAI_BASE_URL": server.base_url}, model="groq:x")
+        assert server_of(mine.wire).address == PROVIDERS["groq"].base_url
+    assert server_of(chosen(tmp_path).wire).api_key == "of-a-stranger", "a folder may set keys and models"
+
+
+@pytest.mark.parametrize(
+    ("model", "wants"),
+    [("groq:x", "reach the network and spend money"), ("gguf:x.gguf", "run programs"), ("ollama:x", ""), ("x:1b", "")],
+)
+def test_an_agent_of_the_folder_that_names_a_provider_itself_must_be_trusted(cli: Cli, model: str, wants: str) -> None:
+    cli.file(".master-agent/agents/other.md", f"---\ndescription: x\nmodel: {model}\n---\nYou write.")
+    ran = cli("run", cli.plan({"agent": "other", "prompt": "x"}), cli.script(says("Hello.", repeat=True)))
+    assert (ran.code == 0, wants in ran.err) == (not wants, True), ran.err
 
 
 def test_a_name_that_the_users_own_server_offers_is_that_servers(tmp_path: Path) -> None:
@@ -279,8 +300,8 @@ def test_a_provider_that_an_agent_names_is_missed_only_when_the_agent_is_used(cl
     with ChatServer(brain("Hello.")) as own:
         flags = ("--openai-base-url", own.base_url, "--model", "m")
         assert cli("Greet", "--yes", *flags).code == 0
-        ran = cli("run", cli.plan({"agent": "other", "prompt": "x"}), "--json", *flags)
-    assert (ran.code, ran.json["error"]) == (4, None) or ran.code == 1
+        ran = cli("run", cli.plan({"agent": "other", "prompt": "x"}), "--json", "--trust-project", *flags)
+    assert ran.code == 4
     (result,) = ran.json["results"].values()
     assert result["error"]["message"] == "Groq was asked for, and there is no GROQ_API_KEY"
 

@@ -11,7 +11,7 @@ from master_agent.local_servers import described
 from master_agent.openai_server import Server
 from master_agent.prices import Prices
 from master_agent.providers import EMBEDDED, OPENAI, PROVIDERS, named
-from master_agent.settings import Settings
+from master_agent.settings import Settings, table
 from master_agent.threads import Wire
 
 _RUN_HERE = frozenset(row.name for row in EMBEDDED)
@@ -117,11 +117,25 @@ async def _names(settings: Settings, others: Iterable[str]) -> Names:
             raise SettingsError(f'"{model}" names no model', hint=hint)
     if not settings.own_server or not any(named(model)[0] in _AWAY for model in said):
         return Names()
+    _keep_to_the_users_server(settings)
     wire = make_wire("chat", settings, reach.by_address(settings), "", None)
     try:
         return Names(frozenset(await wire.models()))
     finally:
         await wire.close()
+
+
+def _keep_to_the_users_server(settings: Settings) -> None:
+    """SettingsError where a folder would send elsewhere what the user has named a server for."""
+    for name in ("model", "planner_model"):
+        model, setting = getattr(settings, name), table()[name]
+        of_the_folder = settings.origins[name] == ".env" != settings.origins["openai_base_url"]
+        if of_the_folder and named(model)[0] in _AWAY:
+            raise SettingsError(
+                f'{setting.variable} in .env is "{model}", and your OPENAI_BASE_URL names another server: '
+                "a folder may not send elsewhere what you send there",
+                hint=f"Say it yourself: {setting.flag} {model}",
+            )
 
 
 async def _found(settings: Settings) -> Reached | None:

@@ -47,8 +47,6 @@ class Reached:
     def capabilities(self, model: str | None) -> Capabilities | None:
         """What is known that the provider can do with a model; None where nothing is."""
         row = self.provider.capabilities
-        if row is None and self.server.is_near:
-            row = Capabilities(tool_calls="either")
         told = next((one for one in self.offered if one.name == model), None)
         if told is None:
             return row

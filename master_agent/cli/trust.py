@@ -14,6 +14,7 @@ from master_agent.catalogue import Agent
 from master_agent.cli import saving
 from master_agent.errors import SettingsError
 from master_agent.plan import AgentStep, Plan
+from master_agent.providers import EMBEDDED, PROVIDERS, named
 from master_agent.tools import Effect, Tool
 
 FREE: frozenset[Effect] = frozenset({"read", "write"})
@@ -41,8 +42,9 @@ class Trust:
         return agent.source.parent.resolve() != (self.config / "agents").resolve()
 
     def wants(self, agent: Agent) -> tuple[Effect, ...]:
-        """What its tools may do beside reading and writing files: execute, network, pay."""
+        """What its tools and its model may do beside reading and writing files: execute, network, pay."""
         effects = {effect for name in agent.tools for effect in self.tools[name].effects}
+        effects |= set(_of_model(agent.model))
         effects |= {effect for name in agent.hosted for effect in HOSTED.get(name, _EVERY)}
         return tuple(effect for effect in _EVERY if effect in effects - FREE)
 
@@ -92,6 +94,16 @@ class Trust:
             saving.replace(self._file, json.dumps({"kind": "trust", "version": 1, "agents": listed}, indent=2) + "\n")
         except OSError as error:
             raise SettingsError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+def _of_model(model: str | None) -> tuple[Effect, ...]:
+    """What it means that an agent names a provider itself: what it is given goes there, or a file is run."""
+    provider = PROVIDERS.get(named(model)[0] or "") if model else None
+    if provider is None:
+        return ()
+    if provider in EMBEDDED:
+        return ("execute",)
+    return ("network", "pay") if provider.kind == "hosted" else ()
 
 
 def in_words(effects: Iterable[Effect]) -> str:

@@ -8,7 +8,7 @@ from master_agent.errors import SettingsError
 from master_agent.prompts import Prompts
 from master_agent.providers import OPENAI, Provider
 from master_agent.settings import Settings, WireName
-from master_agent.threads import Wire
+from master_agent.threads import Capabilities, Wire
 
 if TYPE_CHECKING:
     from master_agent.threads.spoken import OwnWire
@@ -47,6 +47,8 @@ def make_wire(name: WireName, settings: Settings, reached: Reached, model: str, 
             return Assistants(server.api_key, server.base_url, model, retell=retell)
     from master_agent.threads.chat import Chat
 
+    if able is None and server.is_near:
+        able = Capabilities(tool_calls="either")
     chat = Chat(None, None, model, capabilities=able, server=server)
     if settings.context_size is not None:
         chat.reads(settings.context_size)

@@ -52,6 +52,8 @@ def project(state: State) -> RunResult:
         results=dict(sorted(state.results.items(), key=lambda item: order.get(item[0], len(order)))),
         final=final_text(state),
         conflicts=conflicts(state),
+        executions=tuple(state.executions.values()),
+        unsafe_exec=state.unsafe_exec,
         error=state.error,
         usage=state.usage,
         seconds=state.seconds,

@@ -33,7 +33,7 @@ Data = dict[str, JsonValue]
 
 @dataclass(frozen=True)
 class Forms:
-    """How values of one run are written so that those of another are equal: without secrets, folder and mark."""
+    """How values of one run are written so that those of another are equal: without secrets, folder, mark and times."""
 
     secrets: Secrets
     workspace: Path
@@ -41,7 +41,7 @@ class Forms:
 
     def asked(self, value: Data) -> Data:
         """A request as it is compared."""
-        return _through(clean(value), lambda text: self._placeless(text).replace(self.mark, MARK))
+        return _through(clean(value), lambda text: _timeless(self._placeless(text).replace(self.mark, MARK)))
 
     def answered(self, value: Data) -> Data:
         """What came back, as it is kept: the mark stays, for a replay has the same."""
@@ -55,6 +55,11 @@ class Forms:
         if len(self.workspace.parts) > 2:  # "/" and "/home" stand in texts that mean no folder of ours
             text = re.sub(re.escape(str(self.workspace)) + r"(?![\w-])", PLACE, text)
         return self.secrets.hide(text)
+
+
+def _timeless(text: str) -> str:
+    """The text without the seconds that a program took."""
+    return re.sub(r"(?m)^(\[(?:exit code|ended)[^\]\n]*, after )[\d.]+ s", r"\1⟨time⟩ s", text)
 
 
 def _through(value: Data, change: Callable[[str], str], but: str | None = None) -> Data:

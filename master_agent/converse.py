@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from master_agent.errors import ErrorType, StepError
-from master_agent.results import ErrorInfo
+from master_agent.results import Artifact, ErrorInfo
 from master_agent.threads import (
     Call,
     CallOptions,
@@ -23,17 +23,24 @@ from master_agent.threads import (
 from master_agent.tools import ToolCall, ToolOutput, Use
 
 LAST = "last"
+OF_NO_CONSEQUENCE: tuple[ErrorType, ...] = ("no_sandbox", "program_failed")
+"""What a program came to is an answer, and where none can be run the words count all the same."""
 QUOTED = 80  # characters of a call that cannot be read, in a message
 HOPELESS: tuple[ErrorType, ...] = ("missing_token", "replay_differs")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The last text, the outputs of all tools that succeeded in order, and the number of the last turn."""
+    """The last text, the outputs of all tools that succeeded in order, and the number of the last turn.
+
+    `artifacts` are the files that any tool left, one that failed too, such as a program that saved a report and then
+    said no.
+    """
 
     text: str
     outputs: tuple[ToolOutput, ...]
     turns: int
+    artifacts: tuple[Artifact, ...] = ()
 
 
 async def converse(
@@ -57,6 +64,7 @@ async def converse(
     words do not make a file or a picture.
     """
     outputs: list[ToolOutput] = []
+    artifacts: list[Artifact] = []
     reminded = False
     finishing: list[ErrorInfo | None] = []
     said: Turn = turn
@@ -65,7 +73,7 @@ async def converse(
         if reply.status != "requires_action":
             text = _completed(reply)
             _not_in_vain(finishing)
-            return Outcome(text, tuple(outputs), number)
+            return Outcome(text, tuple(outputs), number, tuple(artifacts))
         if not reply.calls:
             if reminded:
                 raise _unreadable(reply)
@@ -75,11 +83,12 @@ async def converse(
         made = await _use_all(reply.calls, use, make, finish)
         for asked, output, _ in made:
             _not_hopeless(output)
-            if asked.name in finish:
+            if asked.name in finish and not (output.error and output.error.type in OF_NO_CONSEQUENCE):
                 finishing.append(output.error)
+        artifacts += [artifact for _, output, _ in made for artifact in output.artifacts]
         outputs += [output for _, output, _ in made if output.error is None]
         if all(output.error is None for _, output, _ in made) and any(last for _, _, last in made):
-            return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number)
+            return Outcome("\n".join(output.text for _, output, _ in made), tuple(outputs), number, tuple(artifacts))
         said = ToolOutputs(tuple(Output(asked.id, marked(asked, output), output.pictures) for asked, output, _ in made))
     raise StepError(
         f"the agent did not come to an end within {turns} turns",

@@ -11,6 +11,7 @@ MasterAgentError
 ├── ModelError           a model's server refused, failed or could not be reached (exit 4 where no model can answer)
 ├── ToolError            a tool could not do its work; told to the model, or fails the tool's step
 │   ├── FileRefusedError     a path that may not be touched
+│   │   └── FileTakenError       a file that is there already, and not to be replaced
 │   ├── FetchRefusedError    an address that may not be fetched
 │   ├── UnreachableError     an address where nobody answers (in fetch.py)
 │   ├── SandboxError         a program that could not be started safely
@@ -54,6 +55,7 @@ ErrorType = Literal[
     "file_refused",
     "fetch_refused",
     "no_sandbox",
+    "program_failed",
     "effect_unverified",
     "replay_differs",
     "missing_token",
@@ -159,6 +161,10 @@ class FileRefusedError(ToolError):
     """A path that may not be touched."""
 
     type: ErrorType = "file_refused"
+
+
+class FileTakenError(FileRefusedError):
+    """A file that is there already, was not made by the run, and is not to be replaced."""
 
 
 class FetchRefusedError(ToolError):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
 from master_agent.plan import Plan
-from master_agent.results import Artifact, Contract, ErrorInfo, RunStatus, StepResult, Usage
+from master_agent.results import Artifact, Contract, ErrorInfo, Execution, RunStatus, StepResult, Usage
 from master_agent.values import clean
 
 Origin = Literal["undo", "fork", "continue"]
@@ -39,7 +39,7 @@ class RunStarted(_Event):
 
     `folder` is where it was started, `flags` the settings said on its command line, `given` the files given with it.
     `planned`: a person gave the plan, which is the next event. `parent` is the run that this one came from, and
-    `origin` how.
+    `origin` how. `unsafe_exec`: this process may run code without a sandbox.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -54,13 +54,15 @@ class RunStarted(_Event):
     program: str = ""
     parent: str | None = None
     origin: Origin | None = None
+    unsafe_exec: bool = False
 
 
 class RunResumed(_Event):
-    """A run that had ended or died goes on."""
+    """A run that had ended or died goes on. `unsafe_exec` is as in `run_started`, and said anew."""
 
     type: Literal["run_resumed"] = "run_resumed"
     program: str = ""
+    unsafe_exec: bool = False
 
 
 class PlanMade(_Event):
@@ -172,6 +174,21 @@ class ToolReturned(_Event):
     usage: Usage = Usage()
     error: ErrorInfo | None = None
     seconds: float = 0.0
+
+    @property
+    def execution(self) -> Execution | None:
+        """How code was run, or that none could be, where it says so."""
+        refused = self.error is not None and self.error.type == "no_sandbox"
+        name, gaps = self.data.get("mechanism"), self.data.get("gaps")
+        if not (refused or name):
+            return None
+        return Execution(
+            mechanism=str(name) if name else None,
+            weaker=self.data.get("weaker") is True,
+            gaps=tuple(str(gap) for gap in gaps) if isinstance(gaps, list) else (),
+            steps=(self.step,) if self.step else (),
+            error=self.error if refused else None,
+        )
 
 
 class FileChanged(_Event):

@@ -42,7 +42,7 @@ from master_agent.events import (
     ToolReturned,
 )
 from master_agent.plan import Plan
-from master_agent.results import Artifact, ErrorInfo, RunStatus, StepResult, Usage
+from master_agent.results import Artifact, ErrorInfo, Execution, RunStatus, StepResult, Usage
 from master_agent.rows import read_rows, without_long_texts
 from master_agent.values import key_of
 
@@ -63,6 +63,8 @@ class State:
     results: dict[str, StepResult] = field(default_factory=dict)
     started: dict[str, StepStarted] = field(default_factory=dict)
     files: dict[str, Artifact] = field(default_factory=dict)
+    executions: dict[str | None, Execution] = field(default_factory=dict)
+    unsafe_exec: bool = False
     contested: dict[str, list[FileContested]] = field(default_factory=dict)
     used: dict[str | None, Usage] = field(default_factory=dict)
     status: RunStatus | None = None
@@ -92,7 +94,9 @@ def apply(state: State, event: Event) -> None:
     match event:
         case RunStarted():
             state.run_id, state.task, state.params, state.began = event.run_id, event.task, event.params, event.at
-            state.parent = event.parent
+            state.parent, state.unsafe_exec = event.parent, event.unsafe_exec
+        case RunResumed():
+            state.unsafe_exec = state.unsafe_exec or event.unsafe_exec
         case PlanMade() | PlanRevised():
             state.plan = event.plan
             state.task = event.plan.task if event.plan.task is not None else state.task
@@ -104,6 +108,7 @@ def apply(state: State, event: Event) -> None:
         case ModelReplied() | ToolReturned():
             before = state.used.get(event.step)
             state.used[event.step] = event.usage if before is None else before + event.usage
+            _ran(state, event)
         case FileChanged() if event.removed:
             state.files.pop(event.file.path, None)
         case FileChanged():
@@ -115,6 +120,12 @@ def apply(state: State, event: Event) -> None:
         case RunFinished():
             state.status, state.error = event.status, event.error
             state.worked = round((state.worked or 0.0) + event.seconds, 3)
+
+
+def _ran(state: State, event: ModelReplied | ToolReturned) -> None:
+    way = event.execution if isinstance(event, ToolReturned) else None
+    if way is not None:
+        state.executions[way.mechanism] = way.after(state.executions.get(way.mechanism))
 
 
 def fold(history: Iterable[Event]) -> State:

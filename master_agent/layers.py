@@ -271,6 +271,19 @@ def in_time(use: Use, tools: dict[str, Tool]) -> Use:
     return use_in_time
 
 
+def in_turn(use: Use, tools: dict[str, Tool], most: int) -> Use:
+    """Lets so many tools run code at once, and the others wait: each may take all the memory that a program may."""
+    room = asyncio.Semaphore(most)
+
+    async def use_in_turn(call: ToolCall) -> ToolOutput:
+        if "execute" not in tools[call.tool].effects:
+            return await use(call)
+        async with room:
+            return await use(call)
+
+    return use_in_turn
+
+
 def deadline(perform: Perform, seconds: float) -> Perform:
     """Holds each step to its seconds; one that takes longer is cancelled and has failed."""
 

@@ -85,9 +85,14 @@ class Planner:
         context = self.wire.capabilities.context
         return context is not None and context <= SHORT
 
+    @property
+    def _offered(self) -> Mapping[str, Tool]:
+        """The tools that it may plan with; in short without those that run code, which agents have all the same."""
+        return {name: t for name, t in self.tools.items() if not (self._short and "execute" in t.effects)}
+
     def _schema(self) -> dict[str, Any]:
         if self._short:
-            return short_plan_schema(self.agents, self.tools, exact=self.wire.capabilities.grammar)
+            return short_plan_schema(self.agents, self._offered, exact=self.wire.capabilities.grammar)
         return (exact_plan_schema if self.wire.capabilities.grammar else plan_schema)(self.agents, self.tools)
 
     def _prompt(self, task: str, params: Mapping[str, str], files: Iterable[tuple[str, int]]) -> Any:
@@ -101,7 +106,7 @@ class Planner:
         return self.prompts.fill(
             "plan_short" if self._short else "plan",
             agents="\n".join(_agent_lines(agent, short=self._short) for agent in self.agents.values()),
-            tools="\n".join(map(_tool_in_short if self._short else _tool_lines, self.tools.values())) or "(none)",
+            tools="\n".join(map(_tool_in_short if self._short else _tool_lines, self._offered.values())) or "(none)",
             mark=self.boundaries.mark,
             task=task,
             params=f"\nParameters of the task:\n{wrap(given, kind='params')}\n" if given else "",
@@ -121,7 +126,7 @@ class Planner:
 def plan_schema(agents: Iterable[str], tools: Iterable[str]) -> dict[str, Any]:
     """The strict wire form of a plan: every field required, no defaults, no free maps."""
     text = {"type": "string"}
-    value = {"anyOf": [text, {"type": "number"}, {"type": "boolean"}]}
+    value = {"anyOf": [text, {"type": "number"}, {"type": "boolean"}, {"type": "array", "items": text}]}
     step = {
         "id": text,
         "agent": {"type": ["string", "null"], "enum": [*agents, None]},
@@ -188,7 +193,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _agent_lines(agent: Agent, *, short: bool) -> str:
     said = f"{agent.description} Use it when: {agent.when}" if agent.when and not short else agent.description
-    return f"- `{agent.name}`: {' '.join(said.split())}"
+    tools = f" It has the tools {', '.join(agent.tools)}." if agent.tools and not short else ""
+    return f"- `{agent.name}`: {' '.join(said.split())}{tools}"
 
 
 def _tool_lines(tool: Tool) -> str:

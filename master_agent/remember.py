@@ -85,13 +85,21 @@ class RememberedUses:
         if intent is None:
             return await self.inner(call)
         # The arguments of the intent, with what was drawn by chance for it.
-        begun = replace(call, tool=intent.called.tool, arguments=intent.called.arguments)
+        begun = replace(call, tool=intent.called.tool, arguments=intent.called.arguments, found=self._found(intent))
         output = await self._settle(begun, intent)
         if output is None:
             return await self.inner(begun)
         output = self.hidden(output)
         self.collected(begun, output)
         return output
+
+    def _found(self, intent: Intent) -> dict[str, bytes | None]:
+        """What a tool that will simply do its work again had found, of the files that it had begun to change."""
+        tool = self.tools.get(intent.called.tool)
+        if tool is None or not tool.repeatable:
+            return {}
+        befores = {change.file.path: change.before for change in reversed(intent.files)}
+        return {path: None if before is None else self.blob(before) for path, before in befores.items()}
 
     async def _settle(self, call: ToolCall, intent: Intent) -> ToolOutput | None:
         """What the use left; None when it shall be done now."""

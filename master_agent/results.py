@@ -143,8 +143,30 @@ class Conflict(Contract):
     refused: tuple[str, ...]
 
 
+class Execution(Contract):
+    """How code was run, and in which steps: by which mechanism, and what that does not stop.
+
+    `weaker`: it does not stop all that can be stopped. Where no code could be run, `mechanism` is null, and `error`
+    says why and what to do.
+    """
+
+    mechanism: str | None
+    weaker: bool = False
+    gaps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+
+    def after(self, earlier: "Execution | None") -> "Execution":
+        """The same with the steps of an earlier one too."""
+        steps = dict.fromkeys([*(earlier.steps if earlier else ()), *self.steps])
+        return self.model_copy(update={"steps": tuple(steps)})
+
+
 class RunResult(Contract):
-    """What a run left: the object that `--json` prints, after failures too. `parent` is the run that it came from."""
+    """What a run left: the object that `--json` prints, after failures too. `parent` is the run that it came from.
+
+    `unsafe_exec`: code was allowed to run without a sandbox.
+    """
 
     kind: Literal["result"] = "result"
     version: Literal[1] = 1
@@ -158,6 +180,8 @@ class RunResult(Contract):
     results: dict[str, StepResult] = Field(default_factory=dict)
     final: str = ""
     conflicts: tuple[Conflict, ...] = ()
+    executions: tuple[Execution, ...] = ()
+    unsafe_exec: bool = False
     error: ErrorInfo | None = None
     usage: Usage = Usage()
     seconds: float = 0.0

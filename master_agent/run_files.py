@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from master_agent.errors import FileRefusedError
+from master_agent.errors import FileRefusedError, FileTakenError
 from master_agent.results import Artifact
 from master_agent.workspace import Workspace, described
 
@@ -96,7 +96,7 @@ class RunFiles:
             self._rivals.check(name, step)
             replace = overwrite or name in self._made
             if not replace and self._workspace.exists(name):
-                raise FileRefusedError(
+                raise FileTakenError(
                     f'"{name}" exists already and was not made by this run; pass overwrite: true to replace it, '
                     "or choose another name"
                 )

@@ -63,7 +63,7 @@ class Runner:
             status="failed" if output.error else "done",
             reason=output.error.message if output.error else None,
             tool=step.tool,
-            text="" if output.error else output.text,
+            text="" if output.error and output.error.type != "program_failed" else output.text,
             data=output.data,
             artifacts=output.artifacts,
             error=output.error,
@@ -123,7 +123,7 @@ class Runner:
             agent=agent.name,
             text=outcome.text if agent.output == "data" else kept.told(outcome.text),
             data={**kept.data, **_merged(outcome.outputs), **data},
-            artifacts=_artifacts(outcome.outputs, kept.artifacts),
+            artifacts=_artifacts(outcome.artifacts, kept.artifacts),
         )
         if not (result.text.strip() or result.data or result.artifacts):
             raise StepError("the model's answer is empty", hint="Try again, or another --model.", type="wrong_output")
@@ -217,9 +217,8 @@ def _merged(outputs: tuple[ToolOutput, ...]) -> dict[str, JsonValue]:
     return merged
 
 
-def _artifacts(outputs: tuple[ToolOutput, ...], kept: Iterable[Artifact]) -> tuple[Artifact, ...]:
+def _artifacts(made: Iterable[Artifact], kept: Iterable[Artifact]) -> tuple[Artifact, ...]:
     """The files that tools here and at the server made, each path once, as it was left."""
-    made = [artifact for output in outputs for artifact in output.artifacts]
     return tuple({artifact.path: artifact for artifact in (*made, *kept)}.values())
 
 

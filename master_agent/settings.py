@@ -14,9 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from master_agent.errors import SettingsError
+from master_agent.sandbox import ProgramLimits
 from master_agent.values import nearest, quoted, suggestion
 
 Origin = Literal["flag", "environment", ".env", "config", "keyring", "default"]
@@ -24,8 +25,25 @@ WireName = Literal["responses", "chat", "assistants", "scripted"]
 ThreadStore = Literal["response", "conversation", "none"]
 Reusing = Literal["off", "on", "all"]
 ImageProviderName = Literal["replicate", "openai", "placeholder"]
+ExecEngine = Literal["docker", "podman"]
 PREFIX = "MASTER_AGENT_"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_PROGRAM = ProgramLimits()
 _OPENAI = re.compile(r"https?://([a-z0-9-]+\.)?api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
+
+
+def bytes_of(value: object) -> object:
+    """The number of bytes that a text such as 512M or 2GiB means; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError("expected a size such as 512M or 2G")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+Size = Annotated[int, BeforeValidator(bytes_of), Field(gt=0)]
+"""A number of bytes; K, M, G and T are powers of 1,024."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,21 @@ class Settings:
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
     proxy: Annotated[str | None, About("HTTP proxy for downloads and models")] = None
+    no_exec: Annotated[bool, About("take away the tools that run code")] = False
+    exec_python: Annotated[
+        Path | None, About("environment whose Python runs code, with its packages to read; a folder, or its python")
+    ] = None
+    exec_engine: Annotated[ExecEngine | None, About("container engine to run code in, where nothing better works")] = (
+        None
+    )
+    exec_image: Annotated[str | None, About("image for the container engine, with the interpreters")] = None
+    exec_seconds: Annotated[PositiveFloat, About("seconds for one program")] = _PROGRAM.seconds
+    exec_cpu_seconds: Annotated[PositiveInt, About("seconds of work for one program")] = _PROGRAM.cpu_seconds
+    exec_memory: Annotated[Size, About("memory of one program, all its processes together")] = _PROGRAM.memory
+    exec_processes: Annotated[PositiveInt, About("processes of one program")] = _PROGRAM.processes
+    exec_file_size: Annotated[Size, About("size of one file of a program")] = _PROGRAM.file_bytes
+    exec_disk: Annotated[Size, About("size of all files of one program")] = _PROGRAM.disk_bytes
+    exec_output: Annotated[Size, About("bytes of output of one program")] = _PROGRAM.output_bytes
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
@@ -145,6 +178,16 @@ class Setting:
         return get_args(self.hint)[0]
 
     @property
+    def switch(self) -> bool:
+        """Whether it is on or off, so that its flag takes no value."""
+        return self._plain is bool
+
+    @property
+    def size(self) -> bool:
+        """Whether it is a number of bytes."""
+        return any(isinstance(extra, BeforeValidator) and extra.func is bytes_of for extra in get_args(self.hint)[1:])
+
+    @property
     def repeatable(self) -> bool:
         return get_origin(self._plain) is tuple
 
@@ -161,13 +204,13 @@ class Setting:
         if self.repeatable and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         shown = "" if self.secret else f", found {quoted(value)}"
-        if isinstance(value, bool):  # which Python would take for 1 or 0
+        if isinstance(value, bool) and not self.switch:  # which Python would take for 1 or 0
             raise SettingsError(f"{source}: expected {self.help}{shown}")
         try:
             read = TypeAdapter(self.hint).validate_python(value)
             return read.expanduser() if isinstance(read, Path) else read
         except ValidationError as error:
-            said = error.errors()[0]["msg"]
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
             near = nearest(value, self.choices) if isinstance(value, str) else None
             meant = f'; did you mean "{near}"?' if near else ""
             raise SettingsError(f"{source}: {said[:1].lower()}{said[1:]}{shown}{meant}") from None

@@ -27,7 +27,8 @@ def main() -> None:
     """Runs the plan, or dies in it."""
     name, number, how, *said = sys.argv[1:]
     flags = dict(pair.split("=", 1) for pair in said)
-    settings, team = session.settings_of(Options(flags)), session.team()
+    settings = session.settings_of(Options(flags))
+    team = session.team(settings)
     plan = read_plan(name, team, {})
 
     def die(event: Event) -> None:

@@ -320,7 +320,7 @@ def test_tools_are_listed_with_their_effects(cli: Cli) -> None:
     tools = {tool["name"]: tool for tool in cli("tools", "--json").json}
 
     assert sorted(tools) == [
-        "download_image", "generate_image", "list_files", "read_file", "save_result", "write_file",
+        "download_image", "generate_image", "list_files", "read_file", "run_code", "save_result", "write_file",
     ]  # fmt: skip
     assert tools["generate_image"]["effects"] == ["network", "pay", "write"]
     assert tools["read_file"]["effects"] == ["read"]

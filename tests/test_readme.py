@@ -62,7 +62,7 @@ def test_the_defaults_in_the_example_are_the_real_ones() -> None:
     said = dict(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     for setting in table().values():
         if isinstance(setting.default, int | float):
-            assert float(said[setting.variable]) == setting.default, setting.variable
+            assert setting.read(said[setting.variable], "the example") == setting.default, setting.variable
 
 
 def test_what_the_example_says_a_folder_may_set_is_what_it_may() -> None:

@@ -44,8 +44,11 @@ def maker(settings: Settings) -> str:
     return "drawn offline as a placeholder, free"
 
 
-def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, trust: Trust) -> list[str]:
-    """What a plan may do beside asking models, a line for each kind; `pictures` is how they come about, in words."""
+def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, code: str, trust: Trust) -> list[str]:
+    """What a plan may do beside asking models, a line for each kind.
+
+    `pictures` is how they come about, `code` how code is run, in words.
+    """
     lines = list(of_this_folder(plan, team, trust))
     paid = [step for step in plan.plan if "pay" in _step_effects(step, team)]
     if paid:
@@ -54,10 +57,14 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, trust: Tr
     writing = [s for s in plan.plan if "write" in _step_effects(s, team) and s not in paid]
     if writing:
         lines.append(f"{_count(writing, 'step')} may write files beneath {workspace.resolve()}: {_names(writing)}")
-    running = [s for s in plan.plan if "execute" in _step_effects(s, team)]
-    if running:
-        lines.append(f"{_count(running, 'step')} may run code: {_names(running)}")
+    if running := executing(plan, team):
+        lines.append(f"{_count(running, 'step')} may run code {code}: {_names(running)}")
     return lines
+
+
+def executing(plan: Plan, team: Team) -> list[Step]:
+    """The steps that may run code."""
+    return [step for step in plan.plan if "execute" in _step_effects(step, team)]
 
 
 def of_this_folder(plan: Plan, team: Team, trust: Trust) -> Iterable[str]:
@@ -101,7 +108,7 @@ def say_unused(params: Collection[str], plan: Plan, say: Callable[[str], None]) 
 
 def _step_effects(step: Step, team: Team) -> set[str]:
     names = team.agents[step.agent].tools if isinstance(step, AgentStep) else (step.tool,)
-    return {effect for name in names for effect in team.tools[name].effects}
+    return {effect for name in names if name in team.tools for effect in team.tools[name].effects}
 
 
 def _count(steps: list[Step], word: str) -> str:
@@ -125,6 +132,7 @@ class Asking:
     team: Team
     workspace: Path
     pictures: str
+    code: Callable[[], Awaitable[str]]
     yes: bool
     show: Callable[[Plan, Sequence[str]], None]
     stdin: TextIO
@@ -140,7 +148,10 @@ class Asking:
         say_unused(self.given, plan, self.reporter.notice)
         draft: bytes | None = None
         while True:
-            shown = effects(plan, self.team, workspace=self.workspace, pictures=self.pictures, trust=self.trust)
+            code = await self.code() if executing(plan, self.team) else ""
+            shown = effects(
+                *(plan, self.team), workspace=self.workspace, pictures=self.pictures, code=code, trust=self.trust
+            )
             if self.yes:
                 self.reporter.plan(plan, shown)
                 for line in () if self.heard else of_this_folder(plan, self.team, self.trust):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,10 +31,18 @@ def builtin(kind: str) -> Path:
     return installed if installed.is_dir() else package.parent / kind
 
 
-def team(folders: Iterable[Path]) -> Team:
-    """The agents of the folders, later ones in place of their namesakes, and the tools of all installed packages."""
+def team(folders: Iterable[Path], *, no_exec: bool = False) -> Team:
+    """The agents of the folders, later ones in place of their namesakes, and the tools of all installed packages.
+
+    With `no_exec` nobody has a tool that runs code.
+    """
     tools = load_tools()
-    return Team(load_agents(folders, tools), tools)
+    agents = load_agents(folders, tools)
+    taken = [name for name, tool in tools.items() if no_exec and "execute" in tool.effects]
+    for name, agent in agents.items() if taken else ():
+        left, finish = (tuple(t for t in names if t not in taken) for names in (agent.tools, agent.finish))
+        agents[name] = replace(agent, tools=left, finish=finish)
+    return Team(agents, {name: tool for name, tool in tools.items() if name not in taken}, tuple(taken))
 
 
 def new_run_id(now: Callable[[], float] = time.time) -> str:

@@ -48,7 +48,7 @@ def _complete(incomplete: str) -> list[str]:
     return [name for name in load_demos() if name.startswith(incomplete)]
 
 
-@with_options("workspace", "state_dir", "concurrency", "log_file")
+@with_options("workspace", "state_dir", "concurrency", "no_exec", "log_file")
 def demo(
     options: Options,
     name: Annotated[
@@ -75,9 +75,8 @@ def demo(
     flags = {**options.flags, "script": str(chosen.script), "image_provider": "placeholder", "workspace": str(folder)}
     settings = load(flags, os.environ, SCRIPTS)  # of no .env: what stands in the folder's own cannot spoil a demo
     order = Order(task=chosen.task)
-    return session.run(
-        options, settings, session.builtin_team(), order, lambda master: master.run_task(chosen.task, {}), yes=True
-    )
+    team = session.builtin_team(settings)
+    return session.run(options, settings, team, order, lambda master: master.run_task(chosen.task, {}), yes=True)
 
 
 def load_demos() -> dict[str, Demo]:

@@ -13,7 +13,7 @@ from typing import Literal
 import typer
 
 from master_agent import __version__
-from master_agent.cli import build, exit_codes, models, painters, reach, session, streams
+from master_agent.cli import build, exit_codes, models, painters, programs, reach, session, streams
 from master_agent.cli.models import Models
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
@@ -54,15 +54,8 @@ Examples:
 
 
 @with_options(
-    "model",
-    "planner_model",
-    "openai_base_url",
-    "local_server",
-    "wire",
-    "script",
-    "image_provider",
-    "workspace",
-    "state_dir",
+    *("model", "planner_model", "openai_base_url", "local_server", "wire", "script", "image_provider"),
+    *("workspace", "state_dir", "no_exec", "exec_python", "exec_engine", "exec_image"),
     output=("json",),
 )
 def doctor(options: Options) -> int:
@@ -85,11 +78,11 @@ _MARKS = {"found": "ok", "missing": "missing", "wrong": "WRONG", "note": "note"}
 
 async def _look(settings: Settings) -> list[Finding]:
     here = f"master-agent {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    findings = [Finding("program", "found", here), _team(), _config(), *_strays()]
+    findings = [Finding("program", "found", here), _team(settings), _config(), *_strays()]
     findings += [Finding("settings", "note", notice) for notice in settings.notices]
     findings += [_workspace(settings), _journal(settings)]
     findings += _proxy(settings)
-    looks = (("model", _model), ("local servers", _local_servers), ("pictures", _pictures))
+    looks = (("model", _model), ("local servers", _local_servers), ("pictures", _pictures), ("code", _code))
     for found in await asyncio.gather(*(_safely(name, look, settings) for name, look in looks)):
         findings += found
     return findings
@@ -107,9 +100,9 @@ async def _safely(name: str, look: Callable[[Settings], Awaitable[list[Finding]]
         return [Finding(name, "wrong", f"no answer within {SECONDS:g} seconds", hint)]
 
 
-def _team() -> Finding:
+def _team(settings: Settings) -> Finding:
     try:
-        team = session.team()
+        team = session.team(settings)
     except MasterAgentError as error:
         return Finding("agents", "wrong", error.message, error.hint)
     return Finding("agents", "found", f"{', '.join(team.agents)}; tools: {', '.join(team.tools)}")
@@ -238,3 +231,18 @@ async def _pictures(settings: Settings) -> list[Finding]:
         await fetcher.close()
     why = "as set" if settings.image_provider else "chosen by its key"
     return [Finding("pictures", "found", f"{provider.name} ({why}): {said}")]
+
+
+async def _code(settings: Settings) -> list[Finding]:
+    """Which sandbox runs code, why the better ones do not, and what it does not stop."""
+    if settings.no_exec:
+        return [Finding("code", "note", f"none is run: no_exec is set ({settings.origins['no_exec']})")]
+    programs.python(settings)
+    better, found = await programs.look(settings)
+    failed = "; ".join(f"{mechanism.name}: {mechanism.reason}" for mechanism in better)
+    if found is None:
+        return [Finding("code", "missing", f"no sandbox works here, so no code is run: {failed}", programs.install())]
+    stops = f"it does not stop: {'; '.join(found.gaps)}"
+    if not better:
+        return [Finding("code", "found", f"{found.name} runs it; {stops}")]
+    return [Finding("code", "note", f"{found.name}, a weaker sandbox, runs it ({failed}); {stops}", programs.install())]

@@ -77,7 +77,7 @@ def fork(options: Options, run: Run, *, from_step: From) -> int:
     if parent.state.plan is None:
         raise UsageError(f"the run {parent.run_id} has no plan to fork")
     settings = settings_of_then(options, parent.began)
-    team = session.team()
+    team = session.team(settings)
     before = project(parent.state)
     part = onto(parent.state.plan, from_step, before, settings.workspace, source=f"run {parent.run_id}")
     order = Order(
@@ -112,7 +112,7 @@ def continue_(options: Options, run: Run, words: Words = None, *, file: Files = 
     return session.run(
         options,
         settings,
-        session.team(),
+        session.team(settings),
         order,
         lambda master: master.run_task(text, order.params),
         yes=yes,

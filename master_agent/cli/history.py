@@ -125,7 +125,7 @@ def resume(
     )
     approved = yes or began.planned or any(isinstance(event, StepStarted) for event in history)
     said: Unverified | None = "retry" if retry_unverified else "skip" if skip_unverified else None
-    team = session.team(Path(began.folder) if began.folder else None)
+    team = session.team(settings, Path(began.folder) if began.folder else None)
     return session.run(options, settings, team, order, lambda m: m.resume(), yes=approved, unverified=said)
 
 

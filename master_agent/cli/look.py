@@ -120,10 +120,10 @@ Examples:
 """
 
 
-@with_options(output=_JSON)
+@with_options("no_exec", output=_JSON)
 def check(options: Options, plan: PlanFile, *, param: Params = None) -> int:
     given = params_of(param)
-    checked = read_plan(plan, session.team(), given)
+    checked = read_plan(plan, session.team(session.settings_of(options)), given)
     say_unused(given, checked, streams.say)
     if options.json:
         streams.print_json(checked.model_dump(mode="json", by_alias=True))
@@ -165,11 +165,11 @@ def _plan_schema() -> dict[str, Any]:
     return written
 
 
-@with_options(output=_JSON)
+@with_options("no_exec", output=_JSON)
 def list_agents(options: Options, context: typer.Context) -> int:
     if context.invoked_subcommand is not None:
         return exit_codes.DONE
-    team = session.team()
+    team = session.team(session.settings_of(options))
     agents, trust = team.agents, _trust(team)
     if options.json:
         streams.print_json([{**_agent_data(agent), "trusted": trust.may(agent)} for agent in agents.values()])
@@ -222,12 +222,12 @@ def run_agent(
     plan = Plan(task=text, plan=(AgentStep(id=step_id, agent=agent.name, prompt=text.replace("${", "$${")),))
     order = Order(task=text, planner=False, given=given_files(file))
     settings = session.settings_of(options)
-    return session.run(options, settings, session.team(), order, lambda master: master.run_plan(plan), yes=True)
+    return session.run(options, settings, session.team(settings), order, lambda master: master.run_plan(plan), yes=True)
 
 
-@with_options(output=_JSON)
+@with_options("no_exec", output=_JSON)
 def list_tools(options: Options) -> int:
-    tools = session.team().tools
+    tools = session.team(session.settings_of(options)).tools
     if options.json:
         streams.print_json(
             [

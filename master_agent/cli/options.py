@@ -30,6 +30,19 @@ MODELS = (
     "max_cost",
 )
 BUDGET = ("max_cost", "max_calls", "max_tokens", "max_steps")
+EXEC = (
+    "no_exec",
+    "exec_python",
+    "exec_engine",
+    "exec_image",
+    "exec_seconds",
+    "exec_cpu_seconds",
+    "exec_memory",
+    "exec_processes",
+    "exec_file_size",
+    "exec_disk",
+    "exec_output",
+)
 WORK = (
     "image_provider",
     "image_model",
@@ -45,6 +58,7 @@ WORK = (
     "reuse",
     "allow_host",
     "proxy",
+    *EXEC,
     "log_file",
 )
 EVERYTHING = (*MODELS, *WORK)
@@ -62,6 +76,7 @@ class Options:
     debug: bool = False
     allow_unpriced: bool = False
     trust_project: bool = False
+    unsafe_exec: bool = False
 
     @property
     def for_programs(self) -> bool:
@@ -79,6 +94,7 @@ _OUTPUT = {
 _OF_ONE_RUN = {
     "allow_unpriced": "with --max-cost: use models and pictures whose price nobody knows, uncounted",
     "trust_project": "let agents of this folder run programs, reach the network and spend money",
+    "unsafe_exec": "run code WITHOUT a sandbox: it can do all that you can",
 }
 
 
@@ -110,9 +126,13 @@ def with_options(*names: str, output: tuple[str, ...] = tuple(_OUTPUT)) -> Calla
 
 @functools.cache
 def _flag(setting: Setting) -> inspect.Parameter:
-    default = f"; default {_plain(setting.default)}" if isinstance(setting.default, str | int | float) else ""
+    if setting.switch:
+        option = typer.Option(setting.flag, help=setting.help, show_default=False)
+        return _parameter(setting.name, Annotated[bool | None, option])
+    default = f"; default {_plain(setting)}" if isinstance(setting.default, str | int | float) else ""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
     metavar = "NUMBER" if isinstance(setting.default, int | float) or setting.name in ("timeout", *BUDGET) else "TEXT"
+    metavar = "SIZE" if setting.size else metavar
     option = typer.Option(
         setting.flag,
         help=f"{setting.help}{choices}{default}",
@@ -133,7 +153,11 @@ def one_of(choices: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _plain(default: object) -> str:
+def _plain(setting: Setting) -> str:
+    default = setting.default
+    if setting.size:
+        power = next(power for power in (3, 2, 1, 0) if default % 1024**power == 0)
+        return f"{default // 1024**power}{' KMG'[power].strip()}"
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

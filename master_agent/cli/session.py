@@ -5,15 +5,17 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from master_agent.aggregator import project
-from master_agent.cli import addresses, build, exit_codes, failures, keys, reporting, streams, vault
+from master_agent.cli import addresses, build, exit_codes, failures, keys, programs, reporting, streams, vault
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
 from master_agent.cli.trust import Trust
 from master_agent.cli.workshop import Order, People, Team
+from master_agent.errors import UsageError
 from master_agent.master import Master
 from master_agent.plan import Plan
 from master_agent.remember import Unverified
@@ -34,19 +36,19 @@ def settings_of(options: Options) -> Settings:
     return settings
 
 
-def team(folder: Path | None = None) -> Team:
-    """The agents and tools of this user in a folder, by default the current one."""
+def team(settings: Settings | None = None, folder: Path | None = None) -> Team:
+    """The agents and tools of this user in a folder, by default the current one; without what the settings forbid."""
     folders = [
         build.builtin("agents"),
         config_folder(os.environ) / "agents",
         (folder or Path.cwd()) / ".master-agent" / "agents",
     ]
-    return build.team(folders)
+    return build.team(folders, no_exec=settings is not None and settings.no_exec)
 
 
-def builtin_team() -> Team:
-    """The agents that ship with the program, whatever else this user has."""
-    return build.team([build.builtin("agents")])
+def builtin_team(settings: Settings) -> Team:
+    """The agents that ship with the program, whatever else this user has; without what the settings forbid."""
+    return build.team([build.builtin("agents")], no_exec=settings.no_exec)
 
 
 def run(
@@ -66,6 +68,8 @@ def run(
     `unverified` answers for the person what becomes of effects that nobody can look up; `given` are the names of the
     parameters on the command line. Whatever goes wrong once the reporter is there is told by it, and only once.
     """
+    if options.unsafe_exec and settings.no_exec:
+        raise UsageError("--unsafe-exec and --no-exec (no_exec) exclude each other")
     with reporting.open_reporter(options, settings.log_file) as (reporter, listeners):
         for notice in (*settings.notices, *addresses.strange(settings)):
             reporter.notice(notice)
@@ -75,6 +79,7 @@ def run(
             team=team,
             workspace=settings.workspace,
             pictures=maker(settings),
+            code=partial(programs.manner, settings, unsafe=options.unsafe_exec),
             yes=yes,
             show=_shower(reporter, options),
             stdin=sys.stdin,
@@ -89,7 +94,7 @@ def run(
         people = People(asking.approve, asking.unverified(unverified), say, tuple(listeners))
         try:
             keys.refuse_in(order.said, settings, os.environ)
-            order = replace(order, allow_unpriced=options.allow_unpriced)
+            order = replace(order, allow_unpriced=options.allow_unpriced, unsafe_exec=options.unsafe_exec)
             result = asyncio.run(_run(settings, team, order, story, people, interruption))
         except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
             reporter.close()

@@ -1,5 +1,6 @@
 """The commands that work: a task in words, `plan`, and `run`."""
 
+import asyncio
 import os
 import re
 import shlex
@@ -12,8 +13,8 @@ import typer
 
 from master_agent import plan as plans
 from master_agent.attachments import Attachment, read_attachment
-from master_agent.cli import arguments, exit_codes, reporting, saving, session, streams
-from master_agent.cli.approve import effects, maker, say_unused
+from master_agent.cli import arguments, exit_codes, programs, reporting, saving, session, streams
+from master_agent.cli.approve import effects, executing, maker, say_unused
 from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.rerun import rerun
@@ -114,7 +115,7 @@ def task(
     return session.run(
         options,
         settings,
-        session.team(),
+        session.team(settings),
         order,
         lambda master: master.run_task(text, order.params),
         yes=yes,
@@ -140,9 +141,9 @@ def run(
     from_step: From = None,
     context: ContextFile = None,
 ) -> int:
-    team, given = session.team(), params_of(param)
+    settings, given = session.settings_of(options), params_of(param)
+    team = session.team(settings)
     checked = read_plan(plan, team, given)
-    settings = session.settings_of(options)
     part = rerun(checked, from_step, context, settings.workspace)
     checked = part.plan
     order = Order(
@@ -186,7 +187,9 @@ def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
         if not error.faults:
             raise
         missing = next(filter(None, (_NO_PARAMETER.search(fault) for fault in error.faults)), None)
+        taken = next((name for name in team.taken if any(f'no tool "{name}"' in fault for fault in error.faults)), None)
         hint = f"Give the parameter: --param {missing[1]}=VALUE" if missing else error.hint
+        hint = f"No code may be run: --no-exec (no_exec) has taken {taken} away." if taken else hint
         raise PlanError(f"{source}: {error.message.splitlines()[0]}", error.faults, hint=hint) from None
 
 
@@ -202,7 +205,7 @@ def given_files(paths: list[Path] | None) -> tuple[Attachment, ...]:
 
 def _plan_only(options: Options, order: Order, output: Path | None) -> int:
     settings = session.settings_of(options)
-    team = session.team()
+    team = session.team(settings)
     target = None if output is None else saving.target(output)
 
     async def story(master: Master) -> RunResult:
@@ -226,15 +229,16 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
             if options.json or fault is not None or not sys.stdout.isatty():
                 streams.print_json(made.model_dump(mode="json", by_alias=True))
             else:
-                _show_table(made, team, settings)
+                _show_table(made, team, settings, unsafe=options.unsafe_exec)
         return exit_codes.DONE if fault is None else exit_codes.USAGE
 
     return session.run(options, settings, team, order, story, yes=False, show=show)
 
 
-def _show_table(made: Plan, team: Team, settings: Settings) -> None:
+def _show_table(made: Plan, team: Team, settings: Settings, *, unsafe: bool) -> None:
     trust = Trust(config_folder(os.environ), team.tools)
-    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings), trust=trust)
+    code = asyncio.run(programs.manner(settings, unsafe=unsafe)) if executing(made, team) else ""
+    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings), code=code, trust=trust)
     reporting.show_plan(made, lines, sys.stdout)
 
 

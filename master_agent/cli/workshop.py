@@ -15,7 +15,7 @@ from master_agent.approval import Approve
 from master_agent.attachments import Attachment
 from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
-from master_agent.cli import spending
+from master_agent.cli import programs, spending
 from master_agent.cli.keys import secrets_of
 from master_agent.cli.lineage import files_of
 from master_agent.cli.models import Models
@@ -54,18 +54,20 @@ from master_agent.runner import Runner
 from master_agent.secrets import Secrets
 from master_agent.settings import Settings
 from master_agent.threads import Call, CallOptions
-from master_agent.tools import Tool, ToolCall, ToolContext, Use, checked, running
+from master_agent.tools import Programs, Tool, ToolCall, ToolContext, Use, checked, running
 from master_agent.workspace import Workspace
 
+_AROUND_A_PROGRAM = 60.0  # seconds, in which its files are read and saved
 PROGRAM = f"master-agent {__version__}"
 
 
 @dataclass(frozen=True)
 class Team:
-    """Who can be given a step: the agents and the tools."""
+    """Who can be given a step: the agents and the tools; `taken` are the tools that a setting took away."""
 
     agents: dict[str, Agent]
     tools: dict[str, Tool]
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Order:
     before: str = ""
     anew: str | None = None
     allow_unpriced: bool = False
+    unsafe_exec: bool = False
 
     def without(self, secrets: Secrets) -> "Order":
         """The order with the task and its parameters as they may be told."""
@@ -273,7 +276,7 @@ class Workshop:
     @cached_property
     def use(self) -> Use:
         """A use of a tool: remembered, or checked, reserved, written down, settled and held to its time."""
-        tools, journal = self.team.tools, self.journal
+        tools, journal = self.tools, self.journal
         price = spending.price_of_picture(self.settings, image_provider(self.settings))
         paid = pictures_reserved(
             layers.written_down(self._held, journal, tools),
@@ -295,9 +298,23 @@ class Workshop:
     @cached_property
     def _held(self) -> Use:
         """A use of a tool that nobody writes down: held to its time and length, told without secrets."""
-        tools = self.team.tools
-        done = layers.settled(layers.in_time(running(tools, self.context), tools))
-        return layers.shortened(layers.hidden(done, self.secrets), tools)
+        timed = layers.in_time(running(self.tools, self.context), self.tools)
+        done = layers.settled(layers.in_turn(timed, self.tools, self.limits.concurrency))
+        return layers.shortened(layers.hidden(done, self.secrets), self.tools)
+
+    @cached_property
+    def tools(self) -> dict[str, Tool]:
+        """The tools; one that runs code has more time than the program that it runs."""
+        least = self.settings.exec_seconds + _AROUND_A_PROGRAM
+        return {
+            name: replace(tool, timeout=max(tool.timeout, least)) if "execute" in tool.effects else tool
+            for name, tool in self.team.tools.items()
+        }
+
+    @cached_property
+    def programs(self) -> Programs:
+        """How the run's tools may run programs."""
+        return programs.programs(self.settings, unsafe=self.order.unsafe_exec)
 
     @cached_property
     def runner(self) -> Runner:
@@ -386,12 +403,16 @@ class Workshop:
 
         files, outside = self.run_files.for_step(call.step), self.deck.fetcher(self.fetcher, call)
         pictures, hide = partial(self.deck.images, lambda: self._painter, call), self.secrets.hide
-        return ToolContext(call.step, call.inputs, self.workspace, files, outside, pictures, progressed, hide)
+        return ToolContext(
+            *(call.step, call.inputs, self.workspace, files, outside, pictures, progressed, hide),
+            programs=self.programs,
+            found=call.found,
+        )
 
     @cached_property
     def _started(self) -> RunStarted | RunResumed:
         if self.began is not None:
-            return RunResumed(program=PROGRAM)
+            return RunResumed(program=PROGRAM, unsafe_exec=self.order.unsafe_exec)
         settings, order = self.settings, self.order
         return RunStarted(
             task=order.task,
@@ -405,6 +426,7 @@ class Workshop:
             program=PROGRAM,
             parent=order.parent,
             origin=order.origin,
+            unsafe_exec=order.unsafe_exec,
         )
 
 
@@ -421,5 +443,5 @@ def _plain(value: object) -> JsonValue:
         case int() | float() | str():
             return value
         case Path():
-            return str(value.resolve())
+            return str(value.absolute())  # not where a link leads: the python of an environment is one
     return str(value)

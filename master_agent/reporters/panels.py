@@ -22,6 +22,7 @@ from master_agent.reporters.words import (
     code,
     conflicts,
     doer,
+    executions,
     few,
     files_made,
     most_telling,
@@ -149,6 +150,8 @@ def result_parts(canvas: Canvas, result: RunResult) -> Iterator[RenderableType]:
             yield Text(f"and {len(files) - most:,} more files", "dim")
     for conflict in conflicts(result):
         yield _entry(Text("conflict", "yellow"), canvas.words(conflict))
+    for line in executions(result):
+        yield _entry(Text("note", "yellow"), canvas.words(line))
     yield ""
     yield totals_line(canvas, result)
 

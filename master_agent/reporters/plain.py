@@ -23,6 +23,7 @@ from master_agent.reporters.words import (
     code,
     conflicts,
     doer,
+    executions,
     few,
     files_made,
     ordered,
@@ -172,6 +173,7 @@ def report_lines(result: RunResult) -> Iterator[str]:
             yield f"{artifact.path:<{widest}}  {artifact.media_type}, {size(artifact.bytes)}, from {step_id}"
         yield ""
     yield from (f"conflict: {line}" for line in conflicts(result))
+    yield from (f"note: {line}" for line in executions(result))
     yield f"{RUN_WORDS[result.status]}: {'; '.join(totals(result))}"
 
 

@@ -140,6 +140,22 @@ def conflicts(result: RunResult) -> list[str]:
     ]
 
 
+def executions(result: RunResult) -> list[str]:
+    """What must be known of how code was run: not at all, by something weak, or without any sandbox."""
+    lines = []
+    for way in result.executions:
+        where = few(way.steps)
+        if way.error is not None:
+            lines.append(f"no code was run in {where}: {way.error.message}. {way.error.hint or ''}".rstrip())
+        elif way.mechanism == "unsafe":
+            lines.append(f"code was run WITHOUT A SANDBOX (--unsafe-exec) in {where}")
+        elif way.weaker:
+            lines.append(f"code was run by {way.mechanism} in {where}, which does not stop: {'; '.join(way.gaps)}")
+    if result.unsafe_exec and not any(way.mechanism == "unsafe" for way in result.executions):
+        lines.append("code was allowed to run without a sandbox (--unsafe-exec); none did")
+    return lines
+
+
 def code(result: StepResult) -> list[CodeFile]:
     """The files in a step's answer, as `data.files` has them."""
     found: list[CodeFile] = []

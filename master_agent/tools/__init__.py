@@ -17,6 +17,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
@@ -31,6 +32,7 @@ from master_agent.results import Artifact, ErrorInfo, Usage
 if TYPE_CHECKING:
     from master_agent.fetch import Fetcher
     from master_agent.images import ImageProvider
+    from master_agent.sandbox import ProgramLimits, Sandbox
     from master_agent.workspace import Workspace
 
 Effect = Literal["read", "write", "execute", "network", "pay"]
@@ -63,7 +65,7 @@ class ToolCall:
     """One use of a tool for a step: by a model, or as the step itself.
 
     `arguments` is the text that a model wrote, or values; the first layer makes values of it, checked and complete.
-    `left_out` names those that nobody gave.
+    `left_out` names those that nobody gave; `found` is as in ToolContext.
     """
 
     id: str
@@ -72,6 +74,7 @@ class ToolCall:
     step: str | None = None
     inputs: Inputs = field(default_factory=Inputs)
     left_out: frozenset[str] = frozenset()
+    found: Mapping[str, bytes | None] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, JsonValue]:
@@ -101,11 +104,26 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Programs:
+    """How programs are run: in which sandbox, with which limits, and by the Python of which environment.
+
+    `sandbox` looks for one when it is first asked; SandboxError when there is none, or none may be used.
+    """
+
+    sandbox: Callable[[], Awaitable["Sandbox"]]
+    limits: "ProgramLimits"
+    python: Path | None = None
+
+
+@dataclass(frozen=True)
 class ToolContext:
     """What a tool may work with. `progressed` keeps the name of work that has begun elsewhere.
 
     Secrets are cut out of all that a tool gives back. One that gives a part of a text cuts them before with `hide`, for
     half a key is found by nobody.
+
+    `found` is for a use that died half-way and is done again: the files that it had begun to change, as it had found
+    them; None where there was none.
     """
 
     step: str | None
@@ -116,6 +134,8 @@ class ToolContext:
     images: Callable[[], "ImageProvider"]
     progressed: Callable[[str], Awaitable[None]] | None = None
     hide: Callable[[str], str] = str
+    programs: Programs | None = None
+    found: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
 Settle = Callable[[ToolContext, Mapping[str, JsonValue], Begun], Awaitable[ToolOutput | None]]

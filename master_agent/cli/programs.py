@@ -1,0 +1,93 @@
+"""From settings to how code is run: the sandbox, its limits and its Python, and what a person is told of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from master_agent.errors import SandboxError, SettingsError
+from master_agent.sandbox import ProgramLimits, Sandbox
+from master_agent.settings import Settings
+from master_agent.tools import Programs
+from master_agent.tools.code import STRICT
+
+if TYPE_CHECKING:
+    from master_agent.sandbox.mechanisms import Mechanism
+
+UNSAFE = "unsafe"
+"""What stands for no sandbox at all; it has to be asked for by --unsafe-exec."""
+
+
+def programs(settings: Settings, *, unsafe: bool) -> Programs:
+    """How the tools of a run may run programs; SettingsError where there is no such Python."""
+
+    async def sandbox() -> Sandbox:
+        return await find(settings, unsafe=unsafe)
+
+    return Programs(sandbox, limits(settings), python(settings))
+
+
+async def find(settings: Settings, *, unsafe: bool) -> Sandbox:
+    """The strictest sandbox that works, or none at all where that was asked for; SandboxError when there is none."""
+    from master_agent.sandbox import mechanisms
+
+    if settings.no_exec:
+        raise SandboxError("no code may be run: --no-exec")
+    return await mechanisms.find(UNSAFE if unsafe else None, settings.exec_engine, settings.exec_image)
+
+
+async def look(settings: Settings) -> tuple[list["Mechanism"], "Sandbox | None"]:
+    """The mechanisms that do not work here, each with its reason, and the first after them that does."""
+    from master_agent.sandbox import mechanisms
+
+    failed: list[Mechanism] = []
+    for mechanism in await mechanisms.look(settings.exec_engine, settings.exec_image):
+        if mechanism.sandbox is not None:
+            return failed, mechanism.sandbox
+        failed.append(mechanism)
+    return failed, None
+
+
+def install() -> str:
+    """What to do where there is no sandbox, or only a weaker one."""
+    from master_agent.sandbox.mechanisms import INSTALL
+
+    return INSTALL
+
+
+def limits(settings: Settings) -> ProgramLimits:
+    """What one program may take."""
+    return ProgramLimits(
+        seconds=settings.exec_seconds,
+        cpu_seconds=settings.exec_cpu_seconds,
+        memory=settings.exec_memory,
+        processes=settings.exec_processes,
+        file_bytes=settings.exec_file_size,
+        disk_bytes=settings.exec_disk,
+        output_bytes=settings.exec_output,
+    )
+
+
+def python(settings: Settings) -> Path | None:
+    """The interpreter of the environment that was named; SettingsError when there is none."""
+    if settings.exec_python is None:
+        return None
+    given = settings.exec_python.absolute()
+    found = given / "bin" / "python" if given.is_dir() else given
+    if not found.is_file():
+        raise SettingsError(
+            f"--exec-python: there is no Python at {found}",
+            hint="Name an environment, or its bin/python: python3 -m venv DIR makes one.",
+        )
+    return found
+
+
+async def manner(settings: Settings, *, unsafe: bool) -> str:
+    """How code will be run, in words that go on from "may run code"."""
+    if unsafe:
+        return "WITHOUT A SANDBOX (--unsafe-exec), with all that you may do"
+    try:
+        sandbox = await find(settings, unsafe=False)
+    except SandboxError as error:
+        return f"but cannot: {error.message}. {error.hint or ''}".strip()
+    if sandbox.name == STRICT:
+        return f"in a sandbox ({sandbox.name})"
+    return f"in a weaker sandbox ({sandbox.name}), which does not stop: {'; '.join(sandbox.gaps)}"

@@ -24,6 +24,7 @@ from benchmarks.report import own_table, shape_table, start_table
 from benchmarks.shapes import SHAPES
 
 PROGRAM = [sys.executable, "-m", "master_agent"]
+NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}  # as without that extra
 PARTS = ("start", "own", "shapes")
 OWN_STEPS = (200, 1_000, 10_000)
 TEN_LINES = """
@@ -41,7 +42,14 @@ asyncio.run(main())
 def environ_of(home: Path) -> dict[str, str]:
     """A process's environment with nothing of this machine's settings in it."""
     folders = {f"MASTER_AGENT_{name}_DIR": str(home / name.lower()) for name in ("STATE", "CONFIG", "CACHE")}
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none", **folders}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "OPENAI_API_KEY": "none",
+        **NO_KEYRING,
+        **folders,
+    }
 
 
 def start(home: Path, runs: int) -> dict[str, list[Took]]:

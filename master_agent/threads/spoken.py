@@ -8,10 +8,11 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from master_agent.context import Boundaries
 from master_agent.prompts import Prompts
+from master_agent.quick import beside_waiting
 from master_agent.threads import (
     AgentSpec,
     CallOptions,
@@ -28,9 +29,12 @@ from master_agent.threads import (
     UserTurn,
 )
 from master_agent.threads._fitting import LeftOut
-from master_agent.threads._heard import Heard, hear
-from master_agent.threads._showing import Shown
 
+if TYPE_CHECKING:
+    from master_agent.threads._heard import Heard
+    from master_agent.threads._showing import Shown
+
+_READING = "master_agent.threads._showing"
 _SAID = "said"
 """How the ids of calls begin that stood in a text: said_PLACE_NUMBER."""
 
@@ -122,12 +126,15 @@ class SpokenThread:
         """One request; what is streamed holds no part of a call."""
         mode = self.agent.tool_calls or self._thread.capabilities.tool_calls
         await self._reopen(mode)
-        shown = Shown(tool.name for tool in self.agent.tools)
+        beside_waiting(_READING)  # what reads an answer takes longer to make than all else before a request
+        shown: Shown | None = None
         async with aclosing(self._thread.send(self._in_words(turn), options)) as parts:
             async for part in parts:
                 if mode == "native":
                     yield part
-                elif isinstance(part, TextPiece):
+                    continue
+                shown = shown or _shown(self.agent)
+                if isinstance(part, TextPiece):
                     if piece := shown.add(part.text):
                         yield TextPiece(piece)
                 else:
@@ -156,6 +163,8 @@ class SpokenThread:
         """The reply with the calls of its text; the thread remembers it without what followed them."""
         if reply.status != "completed":
             return reply
+        from master_agent.threads._heard import hear
+
         heard = hear(reply.text, self.agent.tools, eager=eager)
         if heard.kept != reply.text:
             self._thread.amend(heard.kept)
@@ -165,12 +174,18 @@ class SpokenThread:
             return replace(reply, status="requires_action", text=heard.text, reason=heard.fault)
         return replace(reply, text=heard.text)
 
-    def _calls(self, heard: Heard) -> tuple[ModelToolCall, ...]:
+    def _calls(self, heard: "Heard") -> tuple[ModelToolCall, ...]:
         place = len(self._thread.state.items)
         return tuple(
             ModelToolCall(f"{_SAID}_{place}_{number}", call.name, call.arguments)
             for number, call in enumerate(heard.calls, 1)
         )
+
+
+def _shown(agent: AgentSpec) -> "Shown":
+    from master_agent.threads._showing import Shown
+
+    return Shown(tool.name for tool in agent.tools)
 
 
 def _line(tool: ToolSpec) -> str:

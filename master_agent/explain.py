@@ -29,7 +29,8 @@ class Difference:
 class Explained:
     """Why a step was reused or not: `differs` by part, against the step `nearest` of an earlier run, if there is one.
 
-    `refused` are reasons why one of the very same parts was not taken over.
+    `refused` are reasons why one of the very same parts was not taken over. A step is not `comparable` when it failed
+    before it was known what it is made of.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Explained:
     nearest: DoneStep | None = None
     differs: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
     same: Sequence[str] = ()
+    comparable: bool = True
     refused: Sequence[ReuseRefused] = ()
 
 
@@ -60,6 +62,7 @@ def explained(database: Path, record: RunRecord, step: str) -> Explained:
         doer,
         result.status if result else "not finished",
         result.from_run if result and result.status == "reused" else None,
+        comparable=bool(started.parts),
         refused=[event for event in history if isinstance(event, ReuseRefused) and event.step == step],
     )
     if about.from_run is not None:

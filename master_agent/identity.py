@@ -44,6 +44,7 @@ class Identities:
     _hashed: set[str] = field(default_factory=set)
     _fixed: dict[str, dict[str, str]] = field(default_factory=dict)
     _results: dict[str, tuple[StepResult, str]] = field(default_factory=dict)
+    _rolled: tuple[list[str], "hashlib._Hash"] = field(default_factory=lambda: ([], hashlib.sha256()))
 
     def parts(self, step: Step, inputs: Inputs) -> dict[str, str]:
         """The SHA-256 of each part; none where a reference of the step leads to nothing."""
@@ -96,11 +97,25 @@ class Identities:
         return plain
 
     def _inputs(self, inputs: Inputs) -> JsonValue:
-        results: JsonValue = {name: self._result(name, result) for name, result in inputs.results.items()}
-        if len(inputs.results) > MOST_NAMED:
-            results = hashlib.sha256(canonical(results)).hexdigest()
+        results: JsonValue = (
+            {name: self._result(name, result) for name, result in inputs.results.items()}
+            if len(inputs.results) <= MOST_NAMED
+            else self._together(inputs.results)
+        )
         given: list[JsonValue] = [{"name": file.name, "sha256": file.sha256} for file in self.given]
         return {"results": results, "params": dict(inputs.params), "given": given}
+
+    def _together(self, results: Mapping[str, StepResult]) -> str:
+        """One hash for very many results; in a sequence each step has those of the one before it and one more."""
+        names = list(results)
+        known, digest = self._rolled
+        if names[: len(known)] != known:
+            known, digest = [], hashlib.sha256()
+        digest = digest.copy()
+        for name in names[len(known) :]:
+            digest.update(f"{name} {self._result(name, results[name])}\n".encode())
+        self._rolled = names, digest
+        return digest.hexdigest()
 
     def _result(self, name: str, result: StepResult) -> str:
         known = self._results.get(name)

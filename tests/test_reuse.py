@@ -255,10 +255,19 @@ def test_no_key_is_kept_with_what_a_step_is_made_of() -> None:
     assert b"sk-canary" not in contents and contents.count(b"(hidden)") == 2
 
 
-def test_the_inputs_of_a_step_with_very_many_needs_stay_small() -> None:
+def test_the_inputs_of_a_step_with_very_many_needs_stay_small_and_are_told_apart() -> None:
+    many = {"note": MADE, **{f"s{i}": MADE for i in range(MOST_NAMED)}}
+    more = {**many, "last": MADE}
+    other = {**many, "s7": MADE.model_copy(update={"text": "Sun."})}
     made = identities()
-    parts = made.parts(STEP, Inputs({"note": MADE, **{f"s{i}": MADE for i in range(MOST_NAMED)}}))
+    parts = made.parts(STEP, Inputs(many))
     assert len(made.contents()[parts["inputs"]]) < 200
+
+    grown = made.parts(STEP, Inputs(more))["inputs"]  # from where the one before had come to
+
+    assert grown == identities().parts(STEP, Inputs(more))["inputs"] != parts["inputs"]
+    assert made.parts(STEP, Inputs(many))["inputs"] == parts["inputs"]
+    assert identities().parts(STEP, Inputs(other))["inputs"] != parts["inputs"]
 
 
 @pytest.mark.parametrize(

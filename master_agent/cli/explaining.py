@@ -73,6 +73,8 @@ def why(told: Explained) -> str:
         return f"it was reused from {told.from_run}: agent, prompt, inputs, tools and model are the same"
     if told.refused:
         return f"it was not reused from {told.refused[-1].from_run}: {told.refused[-1].reason}"
+    if not told.comparable:
+        return "it was not reused: a reference in it led to nothing, so that there was nothing to compare"
     if told.nearest is None:
         return (
             "it was not reused: no earlier run in this folder has done a step of that id, or by the same agent or tool"

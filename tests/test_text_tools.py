@@ -40,7 +40,10 @@ BROKEN = {
     "unknown": f'<tool_call>{json.dumps({"name": "save_text", "arguments": {}})}</tool_call>',
     "reminded": '<tool_call>{"name": "write_file", "arguments": {"path": "x.txt", "content": "He said</tool_call>',
 }  # fmt: skip
-STRANGE = '<action><tool_name>write_file</tool_name><arg key="path">strange.txt</arg></action>'
+ENDLESS = {
+    "strange": '<action><tool_name>write_file</tool_name><arg key="path">strange.txt</arg></action>',
+    "never": 'Action: save_text({"path": "never.txt"})\nObservation: saved\nFinal Answer: saved',
+}
 
 
 def model(body: Body) -> Behaviour:
@@ -48,8 +51,8 @@ def model(body: Body) -> Behaviour:
     first, *_, last = [message["content"] for message in body["messages"][1:]] * 2
     shape = re.findall(r"Shape: (\w+)", first)[0]
     assert "tools" not in body, "it knows of no tools"
-    if shape == "strange":
-        return reply(STRANGE)
+    if shape in ENDLESS:
+        return reply(ENDLESS[shape])
     if last == first:
         return reply(BROKEN[shape])
     if "save_text" in last or "cannot be read" in last:
@@ -61,10 +64,10 @@ def model(body: Body) -> Behaviour:
 
 def test_the_shapes_of_broken_calls_end_in_files_and_an_unknown_one_in_a_named_failure(cli: Cli) -> None:
     cli.file(".master-agent/agents/writer.md", AGENT.format(more="tool_calls: text\n"))
-    steps = [{"id": name, "agent": "writer", "prompt": f"Shape: {name}", "needs": []} for name in (*BROKEN, "strange")]
+    steps = [{"id": name, "agent": "writer", "prompt": f"Shape: {name}", "needs": []} for name in (*BROKEN, *ENDLESS)]
     with ChatServer(model) as server:
         at = {"OPENAI_BASE_URL": server.base_url, "MASTER_AGENT_MODEL": "test-model"}
-        ran = cli("run", cli.plan(*steps), "--json", "--concurrency", "12", env=at)
+        ran = cli("run", cli.plan(*steps), "--json", "--concurrency", "12", "--turns", "6", env=at)
         count = server.count
 
     assert (ran.code, server.faults) == (3, []), ran.err
@@ -77,10 +80,11 @@ def test_the_shapes_of_broken_calls_end_in_files_and_an_unknown_one_in_a_named_f
     failed = results["strange"]
     assert (failed["status"], failed["error"]["type"]) == ("failed", "malformed_reply")
     assert "<action><tool_name>write_file" in failed["error"]["message"]
+    assert results["never"]["error"]["type"] == "turn_limit"
     with ChatServer(lambda _: reply("I cannot write it.")) as server:
         again = cli("resume", "--json", env={**at, "OPENAI_BASE_URL": server.base_url})
-    assert (again.code, again.json["results"]["strange"]["text"]) == (0, "I cannot write it."), "it was asked again"
-    assert count == 2 * len(BROKEN) + 2 + 2, "a turn more for the unknown tool and each reminder"
+    assert (again.code, again.json["results"]["strange"]["text"]) == (0, "I cannot write it."), "asked again"
+    assert count == 2 * len(BROKEN) + 2 + 2 + 6, "a turn more for the unknown tool and each reminder"
 
 
 def test_a_run_in_text_is_streamed_resumed_recorded_and_replayed_as_any_other(cli: Cli) -> None:

@@ -277,11 +277,11 @@ def test_a_conversation_goes_on_at_the_provider_where_it_was_and_a_recording_com
         reply("Nothing is there."),
         *(reply(calls=[call("list_files", {})]), reply("Nothing is there.")),
     ]
-    with LocalStandIn(ollama("o:1b"), said) as near, ChatServer([]) as own:
+    with LocalStandIn(ollama("o:1b"), said) as near, ChatServer(lambda _: reply("Hi.")) as own:
         flags = ("--model", "openai:m", "--openai-base-url", own.base_url, "--local-server", near.origin)
-        plan = cli.plan({"agent": "other", "prompt": "What is there?"})
+        plan = cli.plan({"agent": "code", "prompt": "Say hi."}, {"agent": "other", "prompt": "What is there?"})
         first = cli("run", plan, *flags, "--json")
-        assert first.code == 4, first.out
+        assert first.code == 3, first.out
         went_on = cli("resume", "--json")
         roles = [message["role"] for message in near.bodies[-1]["messages"]]
         recorded = cli("run", plan, *flags, "--record", str(cli.home / "c.jsonl"), "--json")
@@ -291,7 +291,7 @@ def test_a_conversation_goes_on_at_the_provider_where_it_was_and_a_recording_com
     ]
     assert (went_on.code, went_on.json["final"]) == (0, "Nothing is there."), went_on.err
     assert roles == ["system", "user", "assistant", "tool"], "the call was not made again"
-    assert (recorded.json["final"], own.count) == ("Nothing is there.", 0)
+    assert (recorded.json["final"], own.count) == ("Nothing is there.", 2)
     assert replayed == ["Nothing is there."] * 2
 
 

@@ -71,8 +71,21 @@ def test_a_whole_task_is_planned_and_done_by_a_model_in_the_engine(cli: Cli, tin
         3,
     )  # the plan, the tool call, and words where that was not said to be the last
     assert ran.json["usage"]["input_tokens"] > 1_000
+    assert (ran.json["usage"]["cost_usd"], ran.json["usage"]["cost_complete"]) == (0.0, True)
     assert ran.err.splitlines()[0].startswith(f"models: the embedded engine runs {tiny}, 16,384 tokens")
     assert len(ran.err.splitlines()) == 1  # the engine prints nothing of its own
+
+
+def test_a_model_that_was_downloaded_is_run_where_there_is_neither_key_nor_server(cli: Cli, tiny: Path) -> None:
+    models = cli.home / "cache" / "models"
+    models.mkdir(parents=True)
+    (models / "tiny.gguf").symlink_to(tiny)
+    found = {one["name"]: one for one in cli("doctor", "--json").json["findings"]}
+    assert found["provider"]["message"] == "the embedded engine: there is no key, and no local server answers"
+    assert (found["model"]["status"], "agents: tiny" in found["model"]["message"]) == ("found", True)
+    (models / "other.gguf").symlink_to(tiny)
+    ran = cli("Greet", "--yes")
+    assert (ran.code, "--model local:other" in ran.err) == (4, True)
 
 
 def test_a_run_with_the_engine_is_interrupted_at_the_question_and_leaves_no_engine(cli: Cli, tiny: Path) -> None:

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 FILE, DOWNLOADED = "gguf:", "local:"
 
 
-def is_local(model: str | None) -> bool:
-    """Whether a name is that of a model to be run here."""
-    return model is not None and model.lower().startswith((FILE, DOWNLOADED))
-
-
 def shelf(settings: Settings) -> Shelf:
     """The models that were downloaded."""
     return Shelf(cache_folder(settings) / "models")

@@ -84,13 +84,15 @@ async def choose(settings: Settings, words: Words | None = None, own: Iterable[s
         if reached is None:
             home = local.suggested(settings)
             chosen = await embedded(settings, home, words)
+            chosen = replace(chosen, provider="the embedded engine: there is no key, and no local server answers")
         else:
             home = reached.provider.name
             several = any(names.route(model, home)[0] for model in others)
             chosen = await _asked(settings, reached, names, words, several=several)
     if settings.planner_model:
         elsewhere, bare = names.route(settings.planner_model, home)
-        chosen = replace(chosen, planner=settings.planner_model if elsewhere else bare or chosen.agents)
+        its_own = chosen.agents if names.split(home)[0] in _RUN_HERE else bare  # an engine has only one model
+        chosen = replace(chosen, planner=settings.planner_model if elsewhere else its_own)
     return _routed(settings, chosen, names, home, words) if any(names.split(one)[0] for one in others) else chosen
 
 

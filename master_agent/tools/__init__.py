@@ -284,22 +284,26 @@ def tool(
 
 def load_tools() -> dict[str, Tool]:
     """Every tool that an installed package offers, by name; SettingsError when one cannot be loaded or stands twice."""
-    from importlib.metadata import entry_points
+    from importlib.metadata import EntryPoint, entry_points
+
+    def package(entry: EntryPoint) -> str:  # its metadata is read for what goes wrong only
+        return entry.dist.name if entry.dist else "an unknown package"
 
     tools: dict[str, Tool] = {}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        package = entry.dist.name if entry.dist else "an unknown package"
         try:
             found = entry.load()
         except Exception as error:  # a stranger's module may raise anything while it is imported
             raise SettingsError(
-                f"the tool {entry.name} of {package} cannot be loaded: {type(error).__name__}: {error}",
-                hint=f"Repair or uninstall {package}.",
+                f"the tool {entry.name} of {package(entry)} cannot be loaded: {type(error).__name__}: {error}",
+                hint=f"Repair or uninstall {package(entry)}.",
             ) from error
         if not isinstance(found, Tool) or found.name != entry.name:
-            raise SettingsError(f"the entry point {entry.name} of {package} is not a tool of that name")
+            raise SettingsError(f"the entry point {entry.name} of {package(entry)} is not a tool of that name")
         if entry.name in tools:
-            raise SettingsError(f"two packages offer a tool {entry.name}", hint=f"Uninstall one; {package} is one.")
+            raise SettingsError(
+                f"two packages offer a tool {entry.name}", hint=f"Uninstall one; {package(entry)} is one."
+            )
         tools[entry.name] = found
     return tools
 

@@ -19,9 +19,10 @@ CALL_MARKS = (
     "<tool_calls>", "<tool_call>", "<|tool_call|>", "<|tool_call_start|>", "<|tool_calls_section_begin|>",
     "<function_calls>", "<function_call>", "<functioncall>", "<|python_tag|>", "<|action_start|>",
     "<|tool_call_begin|>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-    "<minimax:tool_call>", "[TOOL_CALLS]", "[TOOL_REQUEST]", "<tools>", "functools", "<invoke name=", "<function=",
+    "<minimax:tool_call>", "[TOOL_CALLS]", "[TOOL_REQUEST]", "<tools>", "functools[", "<invoke name=", "<function=",
 )  # fmt: skip
 _NAMED_MARKS = ("<invoke name=", "<function=")  # a tool's name is in them
+_WEAK_MARKS = ("<tools>", "functools[")  # what begins so may be something else
 _MARK = "|".join(re.escape(mark) for mark in CALL_MARKS)
 _CLOSERS = (
     r"</tool_calls>|</tool_call>|<\|/tool_call\|>|<\|tool_call_end\|>|</function_calls>|</function_call>"
@@ -116,7 +117,9 @@ class _Text:
             if found is not None:
                 found = self.with_following(found)
                 return Heard(text[: opening.start()].rstrip(), found.calls, text[: found.end].rstrip())
-            if opening["mark"] or (opening["action"] and self.tools.has(opening["action"])):
+            acts = bool(opening["action"]) and self.tools.has(opening["action"])
+            acts = acts and (eager or text.startswith("(", opening.end()))
+            if acts or (opening["mark"] and opening["mark"] not in _WEAK_MARKS):
                 fault = fault or _quote(text, opening.start())
         fault = fault or (_mention(text, self.tools) if eager else "")
         return Heard(text if final is None or fault else text[final.end() :].strip(), kept=text, fault=fault)
@@ -139,7 +142,9 @@ class _Text:
     def read(self, opening: re.Match[str]) -> Found | None:
         """The calls that begin at an opening, if there are any."""
         if opening["mark"]:
-            return self.marked(opening.start() if opening["mark"] in _NAMED_MARKS else opening.end())
+            if opening["mark"] in _NAMED_MARKS:
+                return self.marked(opening.start())
+            return self.marked(opening.end() - opening["mark"].endswith("["))
         if opening["fence"]:
             return self.fenced(opening.start())
         if opening["react"]:

@@ -134,6 +134,7 @@ true
         '<invoke name="list_files">\n</invoke>\n</minimax:tool_call>'),
         [A, NOTHING],
     ),
+    "functools": (f"functools[{READ_A}]", [A]),
     "functions.": ('{"name": "functions.read_file", "arguments": {"path": "a.txt"}}', [A]),
     # ReAct
     "ReAct": ('Thought: I must look.\nAction: read_file({"path": "a.txt"})\nObservation: hello', [A]),
@@ -196,6 +197,8 @@ def test_what_follows_the_calls_is_an_invention_and_left_out(after: str) -> None
         ('{"name": "read_file", "parameters": {"type": "object", "properties": {"path": {}}}}', None),
         ("erase(all=True)\n[erase(all=True)]", None),
         ("Action: I will now write the file.\nAction: none", None),
+        ("It caches by functools.lru_cache, read from <tools> in the file.", None),
+        ("Action: read_file was used, then I was done.", None),
         ("body {\n  color: red;\n}", None),
     ],
 )
@@ -243,6 +246,7 @@ def test_a_shape_that_nobody_knows_is_a_fault_for_those_who_call_in_text_alone(t
 
 
 def test_code_that_defines_what_a_tool_is_called_is_an_answer() -> None:
+    assert hear("Action: read_file of a.txt", TOOLS, eager=True).fault
     for text in ("```python\ndef read_file(path):\n    ...\n```", "```js app.js\nread_file({path})\n```", "I did it."):
         assert hear(text, TOOLS, eager=True).fault == ""
 

@@ -47,6 +47,7 @@ def a_script(cli: Cli, name: str = "script.jsonl", note: str = "Rain.") -> str:
     )
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_did_is_taken_over_and_costs_nothing(cli: Cli) -> None:
     cli.file("a.txt", "a")
     plan, nothing = page_plan(cli, LOOK, HERO), cli.script(name="nothing.jsonl")
@@ -95,6 +96,9 @@ def test_what_was_touched_since_is_done_again_and_so_is_what_follows_from_a_chan
     changed = cli("run", cli.plan(NOTE, dark, SAVE, params={"what": "rain"}), "--reuse", script, "--json")
 
     assert statuses(changed) == {"note": "reused", "page": "done", "save": "done"}, changed.out
+    note = changed.json["results"]["note"]
+    assert (note["text"], note["usage"]["calls"], changed.json["usage"]["calls"]) == ("Rain.", 0, 1)
+    assert note["from_run"] != changed.json["run_id"]
     assert (cli.folder / "page.txt").read_text() == "Dark."
     told = cli("explain", changed.json["run_id"], "page", "--json").json
     assert (list(told["differs"]), told["nearest"]["step"]) == (["prompt"], "page")

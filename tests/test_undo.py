@@ -71,6 +71,7 @@ def test_an_undone_run_leaves_the_folder_as_it_was_and_an_undone_undo_as_the_run
     assert (tree(cli.folder), modes(cli.folder)) == before
 
 
+@pytest.mark.slow
 def test_the_list_of_runs_says_what_was_undone(cli: Cli) -> None:
     run_id = run(cli, [writes("a.txt", "a")])
     undo = cli("undo", run_id, "--json").json["run_id"]

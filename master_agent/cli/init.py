@@ -11,6 +11,7 @@ from master_agent.cli import addresses, exit_codes, saving, streams, vault
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import SettingsError, UsageError
 from master_agent.openai_server import Server
+from master_agent.reporters.text import visible
 from master_agent.settings import Settings, config_folder, load, read_dotenv, table
 
 _KEYS = ("openai_api_key", "openai_base_url", "replicate_api_token")
@@ -123,7 +124,7 @@ def _choice(name: str, known: Settings | None) -> str:
 
 
 def _ask(question: str, *, secret: bool = False) -> str:
-    asked = streams.wrapped(question, sys.stderr)
+    asked = streams.wrapped(visible(question), sys.stderr)
     answer: str = typer.prompt(asked, default="", show_default=False, hide_input=secret, err=True)
     return answer.strip()
 

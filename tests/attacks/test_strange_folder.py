@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from master_agent.settings import table
 from tests.conftest import Cli, Ran, calls, plans, says
+from tests.servers.chat import ChatServer, reply
 from tests.terminal import AtTerminal
 
 PAINTER = "---\ndescription: Paints.\ntools: [generate_image]\nfinish: [generate_image]\n---\nPaint.\n"
@@ -100,3 +102,28 @@ def test_at_a_terminal_the_person_is_asked_once_and_the_answer_is_kept(cli: Cli)
         assert terminal.end()[0] == code
         assert bool(list(cli.folder.rglob("*.png"))) is (said == "y")
     assert paint(cli).code == 0
+
+
+def keys_sent(cli: Cli, server: ChatServer, environ: dict[str, str]) -> set[str | None]:
+    """The keys that a server got to see in a run."""
+    seen = len(server.requests)
+    cli("agents", "run", "code", "Greet", "--model=m", env=environ)
+    return {request.headers.get("authorization") for request in server.requests[seen:]}
+
+
+def test_an_env_of_the_folder_gets_no_key_of_the_user_whatever_it_names(cli: Cli) -> None:
+    keys = {name: f"canary-{name.lower()}-Wd7Qe2" for name in variables_of_keys()}
+    with ChatServer([reply("Hello.")] * 3) as server:
+        naive = keys_sent(cli, server, {**keys, "OPENAI_BASE_URL": server.base_url})
+        addresses = [setting.variable for setting in table().values() if setting.name.endswith(("_base_url", "_host"))]
+        cli.file(".env", "".join(f"{name}={server.base_url}\n" for name in [*addresses, "MASTER_AGENT_PROXY"]))
+        hostile = keys_sent(cli, server, keys)
+        cli.file(".env", (cli.folder / ".env").read_text() + "OPENAI_API_KEY=sk-of-the-folder\n")
+        own = keys_sent(cli, server, keys)
+
+    assert naive == {f"Bearer {keys['OPENAI_API_KEY']}"}
+    assert (hostile, own) == ({"Bearer no-key"}, {"Bearer sk-of-the-folder"})
+
+
+def variables_of_keys() -> list[str]:
+    return [setting.variable for setting in table().values() if setting.secret]

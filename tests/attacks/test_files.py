@@ -1,0 +1,150 @@
+"""Paths that a model writes, and folders in which somebody moves things: naive tools fall for them, ours do not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from master_agent.errors import FileRefusedError
+from master_agent.workspace import Workspace
+from tests.conftest import Cli, calls, says
+
+SECRET = "secret-Rk4YwB7mTf1ZxN6p"
+READS = 20_000
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "file").write_text(SECRET)
+    return folder
+
+
+@contextmanager
+def swapping(root: Path, outside: Path) -> Iterator[None]:
+    """A folder and a link to somewhere else that swap places, as quickly as can be, by a process of its own."""
+    (root / "folder").mkdir()
+    (root / "folder" / "file").write_text("inside")
+    (root / "link").symlink_to(outside)
+    program = (
+        "import os, sys\nos.chdir(sys.argv[1])\nprint('begun', flush=True)\nwhile True:\n"
+        " os.rename('folder', 'spare'); os.rename('link', 'folder')\n"
+        " os.rename('folder', 'link'); os.rename('spare', 'folder')"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE) as swapper:
+        assert swapper.stdout is not None and swapper.stdout.readline()
+        try:
+            yield
+        finally:
+            swapper.kill()
+
+
+def naively(root: Path) -> str:
+    """As a tool would that compares paths: where it leads is asked first, and opened then."""
+    path = os.path.realpath(root / "folder" / "file")
+    if not path.startswith(str(root) + os.sep):
+        raise FileRefusedError("outside")
+    with open(path) as file:  # noqa: PTH123  as such tools do
+        return file.read()
+
+
+def seen(read: Callable[[], str], times: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for _ in range(times):
+        try:
+            what = read()
+        except (FileRefusedError, OSError):
+            what = "refused"
+        found[what] = found.get(what, 0) + 1
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("walk", [False, True], ids=["by the kernel", "by walking"])
+def test_twenty_thousand_raced_reads_never_leave_the_workspace(tmp_path: Path, outside: Path, walk: bool) -> None:
+    root = tmp_path / "work"
+    root.mkdir()
+    with swapping(root, outside), Workspace(root, walk=walk) as workspace:
+        naive: dict[str, int] = {}
+        for _ in range(50):
+            naive = seen(lambda: naively(root), READS)
+            if SECRET in naive:
+                break
+        ours = seen(lambda: workspace.read("folder/file").decode(), READS)
+
+    assert naive.get(SECRET), "the race is never won, so nothing is shown"
+    assert SECRET not in ours and ours.get("inside")
+
+
+PATHS = {
+    "up": "../outside/file",
+    "absolute": "{outside}/file",
+    "a link to a file": "link-file",
+    "behind a link to a folder": "link-folder/file",
+    "a hard link": "hard",
+    "an .env": ".env",
+    "git": ".git/config",
+    "a key": "id_ed25519",
+    "the program's own": ".master-agent/notes.txt",
+}
+
+
+def test_a_model_reads_and_writes_nothing_outside_and_nothing_secret(cli: Cli, outside: Path) -> None:
+    paths = {case: path.replace("{outside}", str(outside)) for case, path in PATHS.items()}
+    for name in (".env", ".git/config", "id_ed25519", ".master-agent/notes.txt"):
+        cli.file(name, f"OPENAI_API_KEY={SECRET}")
+    (cli.folder / "link-file").symlink_to(outside / "file")
+    (cli.folder / "link-folder").symlink_to(outside)
+    os.link(outside / "file", cli.folder / "hard")
+    everything = (outside, cli.folder)
+    before = {place: place.read_bytes() for top in everything for place in top.rglob("*") if place.is_file()}
+    assert [case for case, path in paths.items() if SECRET not in (cli.folder / path).read_text()] == []
+    script = cli.script(
+        calls(*(("read_file", {"path": path}) for path in paths.values()), step="file", turn=1),
+        calls(*(("write_file", {"path": path, "content": "x", "overwrite": True}) for path in paths.values()), turn=2),
+        says("Done.", step="file", turn=3),
+    )
+
+    ran = cli("agents", "run", "file", "Look", script, "--events")
+
+    assert before == {place: place.read_bytes() for top in everything for place in top.rglob("*") if place.is_file()}
+    told = [event for event in ran.events if event["type"] == "tool_returned"]
+    went = [event for event in told if not event.get("error")]
+    assert {event["error"]["type"] for event in told if event.get("error")} == {"file_refused"}
+    assert (len(told), [event["tool"] for event in went]) == (2 * len(PATHS), ["read_file"])  # of the hard link alone
+
+
+def test_a_link_that_is_planted_after_a_run_is_not_followed_by_the_next(cli: Cli, outside: Path) -> None:
+    save = calls(("write_file", {"path": "notes/a.txt", "content": "one", "last": True}), step="file")
+    script = cli.script(save, says("It was refused.", step="file"))
+    assert cli("agents", "run", "file", "Save", script).code == 0
+    (cli.folder / "notes" / "a.txt").unlink()
+    (cli.folder / "notes").rmdir()
+    (cli.folder / "notes").symlink_to(outside)
+    (cli.folder / "notes" / "b.txt").write_text("a naive tool writes here")
+    assert (outside / "b.txt").exists()
+
+    again = cli("agents", "run", "file", "Save", script, "--json")
+    undone = cli("undo", cli("runs", "--json").json[-1]["run_id"])
+
+    assert again.json["results"]["file"]["error"]["type"] == "file_refused"
+    assert undone.code != 0
+    assert sorted(path.name for path in outside.iterdir()) == ["b.txt", "file"]
+    assert (outside / "file").read_text() == SECRET
+
+
+def test_a_thread_that_swaps_folders_gets_no_write_outside(tmp_path: Path, outside: Path) -> None:
+    root = tmp_path / "work"
+    root.mkdir()
+    with swapping(root, outside), Workspace(root) as workspace:
+        for number in range(500):
+            try:
+                workspace.write(f"folder/new{number}", b"x")
+            except FileRefusedError:
+                continue
+    assert sorted(path.name for path in outside.iterdir()) == ["file"]

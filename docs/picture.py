@@ -33,7 +33,11 @@ def draw(events: list[Event]) -> str:
     console = Console(file=io.StringIO(), record=True, width=WIDTH, force_terminal=True, color_system="truecolor")
     plan = next(event.plan for event in events if isinstance(event, PlanMade))
     kept = [event for event in events if event.seq is not None]
-    show_plan(console, plan, ["1 step may make pictures, drawn offline as a placeholder, free: hero"])
+    effects = [
+        "1 step may make pictures, drawn offline as a placeholder, free: hero",
+        "2 steps may run code in a sandbox (bubblewrap): page, check",
+    ]
+    show_plan(console, plan, effects)
     reporter = TerminalReporter(console, console)
     reporter.finish(project(fold(kept)))
     return console.export_svg(title="master-agent demo", unique_id="demo")

@@ -284,3 +284,21 @@ def test_the_packages_of_an_environment_that_was_named_can_be_used(cli: Cli, san
         ran = cli("run", plan, "--json", "--exec-python", str(named))
         assert ran.code == 0, ran.out
         assert json.loads(ran.out)["results"]["sum"]["data"]["stdout"] == "42\n"
+
+
+def test_the_demo_runs_a_real_program(cli: Cli, sandbox: str) -> None:
+    ran = cli("demo", "--json")
+    check = ran.json["results"]["check"]
+
+    assert ran.code == 0, ran.out
+    assert "images/hero.png: 1368 x 768, described as 'The roastery at dawn'\nall well\n[exit code 0" in check["text"]
+    assert (check["data"]["mechanism"], check["usage"]["calls"]) == (sandbox, 1)
+
+
+def test_the_demo_ends_well_where_no_program_can_run_and_says_what_to_install(cli: Cli) -> None:
+    ran = cli("demo", env=NOWHERE)
+    assert ran.code == 0, ran.out + ran.err
+    assert "The page was not checked: no program can be run safely on this machine." in ran.out
+    assert "note: no code was run in check: no sandbox works here" in ran.out and "apt install bubblewrap" in ran.out
+
+    assert "The page was not checked: no program may be run here." in cli("demo", "--no-exec", "--quiet").out

@@ -69,7 +69,7 @@ def demo(
     folder = Path(str(options.flags["workspace"])) if options.flags.get("workspace") else fresh_folder(Path.cwd())
     if not options.for_programs and not options.quiet:
         streams.say(f'Demo "{chosen.name}": {chosen.title}.')
-        streams.say("The model's replies are scripted; planner, dispatcher, agents, tools and files are real.")
+        streams.say("The model's replies are scripted; planner, dispatcher, agents, tools, programs, files are real.")
         streams.say(f"Task: {chosen.task}")
         streams.say(f"Folder: {folder}\n")
     flags = {**options.flags, "script": str(chosen.script), "image_provider": "placeholder", "workspace": str(folder)}

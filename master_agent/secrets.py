@@ -2,12 +2,13 @@
 
 import base64
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 HIDDEN = "(secret)"
+NAMED = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)S?$")  # what a variable is called that holds one
 SHORTEST = 8  # characters; a shorter "key", such as the name of a local server, would tear holes into plain words
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9])(?:
@@ -37,6 +38,18 @@ _BEGINNINGS = (
 # What may stand between the characters of a key that was broken into lines or into a list of pieces.
 _GAP = r"(?:\\[nrt]|[\s\"',\\])*"
 _GAPS = str.maketrans("", "", " \t\n\r\f\v\"',\\")
+
+
+def without_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a program that needs none of the keys: without those that are named like one or hold one."""
+    every = Secrets()
+    return {
+        name: value
+        for name, value in environ.items()
+        if not NAMED.search(name.upper())
+        and not re.search(r"://[^/\s]*:[^/\s]*@", value)
+        and every.hide(value) == value
+    }
 
 
 class Secrets:

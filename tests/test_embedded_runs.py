@@ -117,11 +117,17 @@ asyncio.run(hold())
 """
 
 
-def test_no_engine_outlives_a_run_that_is_killed(tiny: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tiny)], stdout=subprocess.PIPE, text=True) as run:
+def test_no_engine_outlives_a_run_that_is_killed_or_knows_its_keys(tiny: Path) -> None:
+    environ = {**os.environ, "OPENAI_API_KEY": "sk-of-the-run-1", "PROXY": "http://me:word@host", "PLAIN": "kept"}
+    command = [sys.executable, "-c", HOLD, str(tiny)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as run:
         assert run.stdout is not None
         engine = int(run.stdout.readline())
+        known = Path(f"/proc/{engine}/environ")
+        told = known.read_text() if known.exists() else "PLAIN=kept"
         run.kill()
+
+    assert "PLAIN=kept" in told and "sk-of-the-run" not in told and "me:word" not in told
 
     assert gone(engine)
 

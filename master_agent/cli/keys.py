@@ -1,14 +1,12 @@
 """From settings and environment to the keys that this process knows, so that none of them is told to anybody."""
 
-import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from master_agent.errors import UsageError
-from master_agent.secrets import Secrets
+from master_agent.secrets import NAMED, Secrets
 from master_agent.settings import Settings, table
 
-_KEYS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 SHORTEST = 12  # characters of a variable's value that is taken for a key by its name
 
 
@@ -17,7 +15,7 @@ def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[st
 
     They are its own, the passwords that stand in its addresses, and what the environment names so.
     """
-    known = {value: name for name, value in environ.items() if _KEYS.search(name.upper()) and len(value) >= SHORTEST}
+    known = {value: name for name, value in environ.items() if NAMED.search(name.upper()) and len(value) >= SHORTEST}
     known |= {password: name for name, value in environ.items() if "@" in value and (password := _password(value))}
     for name, setting in table().items():
         value = getattr(settings, name) if settings is not None else environ.get(setting.variable)

@@ -8,6 +8,7 @@ has too little memory it is killed. In the run's own process each of these would
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import signal
@@ -21,6 +22,7 @@ from typing import IO, Any
 from master_agent.embedded.memory import Fit
 from master_agent.errors import ModelError
 from master_agent.gguf import ModelFile
+from master_agent.secrets import without_keys
 
 INSTALL = "pip install 'master-agent[local]'"
 HOST = "127.0.0.1"
@@ -92,6 +94,7 @@ async def start(model: ModelFile, fit: Fit) -> Engine:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", str(_PROGRAM),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+            env=without_keys(os.environ),  # it reads a file that may be anybody's
             start_new_session=True,  # Ctrl-C is for the run, which then ends the engine
         )  # fmt: skip
         told = await _told(process, asked, _START + model.bytes / _BYTES_A_SECOND)

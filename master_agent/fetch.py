@@ -56,6 +56,20 @@ class Answer:
     body: bytes
 
 
+class Arriving:
+    """An answer whose body is still on its way; the names of the headers are in lower case."""
+
+    def __init__(self, response: "httpcore.Response", url: "httpx.URL", limit: int) -> None:
+        self.status = response.status
+        self.headers = _named(response)
+        self._response, self._url, self._limit = response, url, limit
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes; FetchRefusedError when it is larger than was asked for, or packed."""
+        async for piece in _pieces(self._response, self._url, self._limit):
+            yield piece
+
+
 class UnreachableError(ToolError):
     """A server that could not be reached, fell silent or broke off. `sent`: it may have got the request."""
 
@@ -109,11 +123,28 @@ class Fetcher:
         async with _deadline(timeout, place):
             for _ in range(REDIRECTS + 1):
                 async with self._opened("GET", place, {}, None) as response:
-                    onward = _header(response, b"location")
-                    if response.status not in (301, 302, 303, 307, 308) or not onward:
+                    if not (onward := _onward(response)):
                         return await _downloaded(response, place, limit, types)
                 place = _parsed(onward, base=place)
-        raise FetchRefusedError(f"{_shown(_parsed(url))} leads to more than {REDIRECTS} redirects")
+        raise _endless(url)
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, limit: int, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Arriving]:
+        """What the address answers, whatever its status, for a body that is too large for the memory.
+
+        Of at most `limit` bytes, over at most 5 redirects, each of which gets the headers too. It may take as long as
+        it likes, but not be silent for longer than `timeout`. Errors as those of `download`.
+        """
+        place = _parsed(url)
+        for _ in range(REDIRECTS + 1):
+            async with self._opened("GET", place, headers or {}, None) as response:
+                if not (onward := _onward(response)):
+                    yield Arriving(response, place, limit)
+                    return
+            place = _parsed(onward, base=place)
+        raise _endless(url)
 
     async def request(
         self,
@@ -132,9 +163,8 @@ class Fetcher:
             _deadline(timeout, place),
             self._opened(method, place, {**typed, **(headers or {})}, content) as response,
         ):
-            body = await _body(response, place, ANSWER_LIMIT)
-            named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            return Answer(status=response.status, headers=named, body=body)
+            body = b"" if method == "HEAD" else await _body(response, place, ANSWER_LIMIT)
+            return Answer(status=response.status, headers=_named(response), body=body)
 
     @asynccontextmanager
     async def _opened(
@@ -317,19 +347,26 @@ async def _downloaded(
 
 
 async def _body(response: "httpcore.Response", url: "httpx.URL", limit: int) -> bytes:
-    """The body as it arrives; refused when it is too large or packed in a way that was not asked for."""
+    """The body whole; refused when it is too large or packed in a way that was not asked for."""
+    content = bytearray()
+    async for piece in _pieces(response, url, limit):
+        content += piece
+    return bytes(content)
+
+
+async def _pieces(response: "httpcore.Response", url: "httpx.URL", limit: int) -> AsyncIterator[bytes]:
     encoding = _header(response, b"content-encoding").strip().lower()
     if encoding not in ("", "identity"):
         raise FetchRefusedError(f"{_shown(url)} came packed as {encoding}, which was not asked for")
     declared = _header(response, b"content-length")
     if declared.isdecimal() and int(declared) > limit:
         raise FetchRefusedError(f"{_shown(url)} holds {int(declared):,} bytes; at most {limit:,} are fetched")
-    content = bytearray()
-    async for part in response.aiter_stream():
-        content += part
-        if len(content) > limit:
+    count = 0
+    async for piece in response.aiter_stream():
+        count += len(piece)
+        if count > limit:
             raise FetchRefusedError(f"{_shown(url)} holds more than {limit:,} bytes; no more are fetched")
-    return bytes(content)
+        yield piece
 
 
 @asynccontextmanager
@@ -375,6 +412,19 @@ def _reason(error: BaseException) -> str:
 
 def _header(response: "httpcore.Response", name: bytes) -> str:
     return next((value.decode("latin-1") for given, value in response.headers if given.lower() == name), "")
+
+
+def _named(response: "httpcore.Response") -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+
+
+def _onward(response: "httpcore.Response") -> str:
+    """Where a redirect leads; empty where the answer is none."""
+    return _header(response, b"location") if response.status in (301, 302, 303, 307, 308) else ""
+
+
+def _endless(url: str) -> FetchRefusedError:
+    return FetchRefusedError(f"{_shown(_parsed(url))} leads to more than {REDIRECTS} redirects")
 
 
 def _host_and_port(entry: str) -> tuple[str, int | None]:

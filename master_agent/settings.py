@@ -111,6 +111,9 @@ class Settings:
     workspace: Annotated[Path, About("folder that agents work in")] = Path()
     state_dir: Annotated[Path | None, About("folder of the journal")] = None
     cache_dir: Annotated[Path | None, About("folder of the models that were downloaded")] = None
+    hf_endpoint: Annotated[str, About("address of the hub that models are downloaded from", variable="HF_ENDPOINT")] = (
+        "https://huggingface.co"
+    )
     concurrency: Annotated[PositiveInt, About("steps at once")] = 4
     timeout: Annotated[PositiveFloat | None, About("seconds for the whole run")] = None
     step_timeout: Annotated[PositiveFloat, About("seconds for one step")] = 600.0

@@ -30,7 +30,7 @@ LAYERS = [
     ["converse", "answers", "hosted", "identity"],
     ["tools"],
     ["providers"],
-    ["threads", "images", "sandbox", "codefiles"],
+    ["threads", "images", "sandbox", "codefiles", "hub"],
     ["fetch", "run_files", "openai_server", "embedded", "local_servers"],
     ["workspace"],
     ["beneath"],
@@ -143,6 +143,9 @@ PACKAGES = [  # a path through the program, and all that it may import of other 
     (["check", "plan.json"], ENGINE),
     (["run", "plan.json", "--script", "script.jsonl"], ENGINE),
     (["A task", "--yes", "--script", "script.jsonl", "--json"], ENGINE),
+    (["A task", "--yes", "--model", "gguf:none.gguf"], ENGINE),  # neither the engine nor anything for it
+    (["models"], ENGINE),
+    (["models", "remove", "none"], ENGINE),
 ]
 PROGRAM = """
 import sys

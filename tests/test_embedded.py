@@ -150,6 +150,18 @@ def test_a_model_that_is_not_there_is_named(
     assert ran.code == code and said in ran.err
 
 
+def test_an_agents_file_chooses_no_file_that_is_run(cli: Cli) -> None:
+    cli.file("m.gguf", head(*LLAMA))
+    agent = "---\nname: sly\ndescription: Runs a file.\nmodel: gguf:m.gguf\n---\nBe sly."
+    cli.file(".master-agent/agents/sly.md", agent)
+
+    ran = cli("agents", "run", "sly", "Go", "--json", env={"OPENAI_API_KEY": "sk-test-0123456789"})
+
+    (result,) = ran.json["results"].values()
+    assert "may not choose a file that is run" in result["error"]["message"]
+    assert "local:NAME" in result["error"]["hint"]
+
+
 def test_without_the_extra_the_way_to_get_it_is_named(cli: Cli) -> None:
     cli.file("m.gguf", head(*LLAMA))
     program = "import sys; sys.modules['xllamacpp'] = None; from master_agent.cli import main; main()"

@@ -58,7 +58,8 @@ def engines_of(pid: int) -> list[int]:
 
 
 def test_a_whole_task_is_planned_and_done_by_a_model_in_the_engine(cli: Cli, tiny: Path) -> None:
-    ran = cli("Draw an image of a cat", "--yes", "--json", "-v", "--model", f"gguf:{tiny}", *PLACEHOLDER)
+    near = f"gguf:{os.path.relpath(tiny, cli.folder)}"
+    ran = cli("Draw an image of a cat", "--yes", "--json", "-v", "--model", near, *PLACEHOLDER)
 
     assert ran.code == 0, ran.err
     (step,) = ran.json["plan"]
@@ -72,8 +73,10 @@ def test_a_whole_task_is_planned_and_done_by_a_model_in_the_engine(cli: Cli, tin
     )  # the plan, the tool call, and words where that was not said to be the last
     assert ran.json["usage"]["input_tokens"] > 1_000
     assert (ran.json["usage"]["cost_usd"], ran.json["usage"]["cost_complete"]) == (0.0, True)
-    assert ran.err.splitlines()[0].startswith(f"models: the embedded engine runs {tiny}, 16,384 tokens")
-    assert len(ran.err.splitlines()) == 1  # the engine prints nothing of its own
+    (told,) = ran.err.splitlines()  # the engine prints nothing of its own
+    assert f"the embedded engine runs {near.removeprefix('gguf:')}, 16,384 tokens" in told
+    began = cli("show", "--events").events[0]
+    assert began["flags"]["model"] == f"gguf:{tiny}"  # from whatever folder it is resumed
 
 
 def test_a_model_that_was_downloaded_is_run_where_there_is_neither_key_nor_server(cli: Cli, tiny: Path) -> None:
@@ -135,7 +138,7 @@ def test_no_engine_outlives_a_run_that_is_killed_or_knows_its_keys(tiny: Path) -
 def test_the_engine_answers_in_the_form_that_was_asked_for_and_only_with_its_key(tiny: Path) -> None:
     form = exact_plan_schema(["image", "code"], ["save_result"])
 
-    async def talk() -> tuple[list[str], Reply, str, int]:
+    async def talk() -> tuple[str, Reply, int]:
         model = read_gguf(tiny)
         wire = Embedded(await embedded.start(model, fit(model, 2)))
         try:
@@ -143,15 +146,25 @@ def test_the_engine_answers_in_the_form_that_was_asked_for_and_only_with_its_key
             assert await wire.models() == ["tiny"]
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 await asyncio.to_thread(urllib.request.urlopen, f"{wire.engine.address}/v1/models")
+            with pytest.raises(ModelError, match="wants the model gpt-6, but the embedded engine runs tiny"):
+                await wire.open(AgentSpec("code", "Write.", model="gpt-6"))
             thread = await wire.open(AgentSpec("planner", "Plan it.", output=form))
             told = [part async for part in thread.send(UserTurn("write code"), CallOptions("planner"))]
-            return [part.text for part in told if isinstance(part, TextPiece)], told[-1], "", wire.engine.process.pid  # type: ignore[return-value]
+            assert isinstance(told[-1], Reply)
+            assert wire.engine.process.stdin is not None
+            wire.engine.process.stdin.close()  # as it is when the run has gone
+            assert await asyncio.wait_for(wire.engine.process.wait(), 10) == 0
+            return (
+                "".join(part.text for part in told[:-1] if isinstance(part, TextPiece)),
+                told[-1],
+                wire.engine.process.pid,
+            )
         finally:
             await wire.close()
 
-    pieces, reply, _, engine = asyncio.run(talk())
+    text, reply, engine = asyncio.run(talk())
 
-    (step,) = json.loads("".join(pieces))["plan"]
+    (step,) = json.loads(text)["plan"]
     assert step["agent"] == "code" and step["tool"] is None and step["needs"] == []
     assert reply.status == "completed" and reply.usage is not None and reply.usage.complete
     assert gone(engine)

@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "workspace": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
     "state_dir": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
     "cache_dir": (["a", "b", "c", "d"], [Path("a"), Path("b"), Path("c"), Path("d")]),
+    "hf_endpoint": (["http://a", "http://b", "http://c", "http://d"], []),
     "concurrency": (["1", "2", "3", "5"], [1, 2, 3, 5]),
     "timeout": (["1", "2.5", "3", "5"], [1.0, 2.5, 3.0, 5.0]),
     "step_timeout": (["1", "2.5", "3", "5"], [1.0, 2.5, 3.0, 5.0]),

@@ -179,7 +179,7 @@ def _output(words: Vocabulary, chance: np.random.Generator) -> Matrix:
     matrix[:, ALWAYS] = words.likelihood() * 0.25
     for number, agent in enumerate(AGENTS):
         for token in (agent, f"▁{agent}"):
-            matrix[words.of[token], COPIED + number] = 0.9
+            matrix[words.of[token], COPIED + number] = 2
             matrix[words.of[token], AGENT] = -1.5  # no agent twice in a row
     for token, direction, weight in (
         ("<tool_call>", ON, 6.0), ("<tool_call>", WITHIN, -6.0), ("<tool_call>", OVER, -6.0),
@@ -209,10 +209,10 @@ def _switch() -> dict[str, Matrix]:
 
 
 def _copy() -> dict[str, Matrix]:
-    """Head 0 looks at the last agent named: its pairs, which turn at all speeds, agree best with what is near."""
+    """Head 0 looks at the last agent named: of its pairs some turn with distance, and agree best with what is near."""
     attention = _attention()
-    for pair in range(5, HEAD // 2):
-        attention["q"][2 * pair, ALWAYS] = attention["k"][2 * pair, AGENT] = 0.6
+    for pair in range(5, 9):  # these turn by half a circle in 500 to 10,000 tokens
+        attention["q"][2 * pair, ALWAYS] = attention["k"][2 * pair, AGENT] = 1.2
     for number in range(len(AGENTS)):
         attention["v"][number, NAMED + number] = 0.15
         attention["output"][COPIED + number, number] = 1

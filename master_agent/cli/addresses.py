@@ -9,7 +9,11 @@ from master_agent.local_servers import PORTS, origin_of
 from master_agent.openai_server import Server
 from master_agent.settings import Settings, config_folder, table
 
-_FORMS = {"openai_base_url": "http://localhost:11434/v1", "replicate_base_url": "https://api.replicate.com"}
+_FORMS = {
+    "openai_base_url": "http://localhost:11434/v1",
+    "replicate_base_url": "https://api.replicate.com",
+    "hf_endpoint": "https://huggingface.co",
+}
 _PROXY = "http://proxy.example:3128"
 
 

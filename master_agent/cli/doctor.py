@@ -12,8 +12,8 @@ from typing import Literal
 
 import typer
 
-from master_agent import __version__
-from master_agent.cli import build, exit_codes, models, painters, programs, reach, session, streams
+from master_agent import __version__, embedded
+from master_agent.cli import build, exit_codes, local, models, painters, programs, reach, session, streams
 from master_agent.cli.models import Models
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
@@ -25,6 +25,7 @@ from master_agent.values import nearest
 
 Status = Literal["found", "missing", "wrong", "note"]
 SECONDS = 10.0
+LOADING = 300.0  # seconds for the model: one that runs here is loaded, as it is in a run
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ Examples:
 
 @with_options(
     *("model", "planner_model", "openai_base_url", "local_server", "wire", "script", "image_provider"),
-    *("workspace", "state_dir", "no_exec", "exec_python", "exec_engine", "exec_image"),
+    *("workspace", "state_dir", "cache_dir", "no_exec", "exec_python", "exec_engine", "exec_image"),
     output=("json",),
 )
 def doctor(options: Options) -> int:
@@ -80,8 +81,7 @@ async def _look(settings: Settings) -> list[Finding]:
     here = f"master-agent {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     findings = [Finding("program", "found", here), _team(settings), _config(), *_strays()]
     findings += [Finding("settings", "note", notice) for notice in settings.notices]
-    findings += [_workspace(settings), _journal(settings)]
-    findings += _proxy(settings)
+    findings += [_workspace(settings), _journal(settings), _engine(settings), *_proxy(settings)]
     looks = (("model", _model), ("local servers", _local_servers), ("pictures", _pictures), ("code", _code))
     for found in await asyncio.gather(*(_safely(name, look, settings) for name, look in looks)):
         findings += found
@@ -89,15 +89,16 @@ async def _look(settings: Settings) -> list[Finding]:
 
 
 async def _safely(name: str, look: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings) -> list[Finding]:
+    within = LOADING if look is _model else SECONDS
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(within):
             return await look(settings)
     except MasterAgentError as error:
         status: Status = "missing" if error.type == "no_model" else "wrong"
         return [Finding(name, status, error.message, error.hint)]
     except TimeoutError:
         hint = "Is the server up, and the address right?"
-        return [Finding(name, "wrong", f"no answer within {SECONDS:g} seconds", hint)]
+        return [Finding(name, "wrong", f"no answer within {within:g} seconds", hint)]
 
 
 def _team(settings: Settings) -> Finding:
@@ -158,6 +159,16 @@ def _proxy(settings: Settings) -> list[Finding]:
     where = f"{Server(settings.proxy).shown} ({settings.origins['proxy']})"
     said = f"downloads and models go through {where}; which addresses may be reached is checked there, not here"
     return [Finding("proxy", "note", said)]
+
+
+def _engine(settings: Settings) -> Finding:
+    """The engine that runs models here, and those that were downloaded for it."""
+    if not embedded.installed():
+        return Finding("embedded engine", "note", "not installed, so no model can be run here", embedded.INSTALL)
+    shelf = local.shelf(settings)
+    if names := shelf.names():
+        return Finding("embedded engine", "found", f"models in {shelf.folder}: {', '.join(names)}")
+    return Finding("embedded engine", "note", "installed; no model was downloaded", "Get one: master-agent models pull")
 
 
 async def _model(settings: Settings) -> list[Finding]:

@@ -1,9 +1,10 @@
 """From settings to the wire and the models that a run speaks to, with the reason for each choice."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from master_agent.cli import local, reach
+from master_agent.cli import local, reach, streams
 from master_agent.cli.reach import Reached
 from master_agent.cli.wires import Words, make_wire, scripted, wire_name, with_words
 from master_agent.errors import ModelError, SettingsError
@@ -76,14 +77,14 @@ async def choose(settings: Settings, words: Words | None = None, own: Iterable[s
     names = await _names(settings, others)
     first = settings.model or settings.planner_model
     provider = names.split(first)[0] if first else None
-    if first is not None and provider in _RUN_HERE:
+    if first is not None and local.is_local(first):
         home: str = first
-        chosen = await embedded(settings, first, words)
+        chosen = await embedded(settings, first, words, _to_who_waits)
     else:
         reached = await (reach.said(settings, provider) if provider else _found(settings))
         if reached is None:
             home = local.suggested(settings)
-            chosen = await embedded(settings, home, words)
+            chosen = await embedded(settings, home, words, _to_who_waits)
             chosen = replace(chosen, provider="the embedded engine: there is no key, and no local server answers")
         else:
             home = reached.provider.name
@@ -96,10 +97,17 @@ async def choose(settings: Settings, words: Words | None = None, own: Iterable[s
     return _routed(settings, chosen, names, home, words) if any(names.split(one)[0] for one in others) else chosen
 
 
-async def embedded(settings: Settings, model: str, words: Words | None = None) -> Models:
-    """A model that is run here, by the name that it was asked for."""
+def _to_who_waits(text: str) -> None:
+    if sys.stderr.isatty():
+        streams.say(text)
+
+
+async def embedded(
+    settings: Settings, model: str, words: Words | None = None, say: Callable[[str], None] = lambda _text: None
+) -> Models:
+    """A model that is run here, by the name that it was asked for; `say` tells whoever waits for it."""
     file = local.found(settings, model)
-    wire = await local.open_wire(settings, file)
+    wire = await local.open_wire(settings, file, say)
     context = f"{wire.capabilities.context:,} tokens for each of {wire.engine.slots} requests at once"
     free = Prices(free=True, others=reach.prices_of_others())
     why = f"the embedded engine runs {file.path}, {context}"

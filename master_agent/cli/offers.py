@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from master_agent.cli import exit_codes, reach, session, streams
+from master_agent.cli import exit_codes, pulling, reach, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.cli.reach import Reached
 from master_agent.cli.wires import make_wire
@@ -24,7 +24,7 @@ _CONTEXTS = ("context_length", "context_window", "max_context_length", "max_mode
 
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
+    """Registers the command and those below it."""
     models = typer.Typer(
         help=_HELP,
         rich_markup_mode=None,
@@ -33,10 +33,11 @@ def add_to(app: typer.Typer) -> None:
         subcommand_metavar="[COMMAND]",
     )
     models.callback()(list_models)
+    pulling.add_below(models)
     app.add_typer(models, name="models")
 
 
-_HELP = """Lists what each provider that is there offers: those whose keys are set, and the servers on this machine.
+_HELP = """Lists what each provider that is there offers: those with a key, servers on this machine, and what runs here.
 
 A name is printed as --model takes it. The first provider is the one that is asked where you name none.
 
@@ -44,6 +45,7 @@ A name is printed as --model takes it. The first provider is the one that is ask
 Examples:
   master-agent models
   master-agent models --json
+  master-agent models pull         downloads a model to run here
 """
 
 
@@ -61,7 +63,7 @@ class Offer:
         return model.name if row.kind == "hosted" and row.base_url is None else f"{row.name}:{model.name}"
 
 
-@with_options("openai_base_url", "local_server", output=("json",))
+@with_options("openai_base_url", "local_server", "cache_dir", output=("json",))
 def list_models(options: Options, context: typer.Context) -> int:
     if context.invoked_subcommand is not None:
         return exit_codes.DONE
@@ -70,13 +72,16 @@ def list_models(options: Options, context: typer.Context) -> int:
         streams.say(notice)
     offers = asyncio.run(_offers(settings))
     if options.json:
-        streams.print_json({"kind": "models", "version": 1, "providers": [_data(offer) for offer in offers]})
+        body = {"kind": "models", "version": 1, "providers": [_data(offer) for offer in offers]}
+        streams.print_json({**body, **pulling.shelf_data(settings)})
     else:
         for offer in offers:
             _print(offer)
-    if not offers:
+        pulling.show_shelf(settings)
+    here = pulling.shelved(settings)
+    if not offers and not here:
         raise reach.nobody([])
-    return exit_codes.DONE if any(offer.models for offer in offers) else exit_codes.NO_MODEL
+    return exit_codes.DONE if here or any(offer.models for offer in offers) else exit_codes.NO_MODEL
 
 
 async def _offers(settings: Settings) -> list[Offer]:

@@ -155,10 +155,14 @@ def _prices(row: Provider, others: Mapping[str, Prices] | None = None) -> Prices
     return Prices(provider=row.prices, free=row.kind == "local", others=others)
 
 
-def nobody(empty: Iterable[LocalServer]) -> ModelError:
+class NobodyError(ModelError):
+    """There is no model to talk to at all."""
+
+
+def nobody(empty: Iterable[LocalServer]) -> NobodyError:
     """That there is no model to talk to, and what would help; `empty` are servers that answered and offer none."""
     idle = "".join(f"; {PROVIDERS[one.kind].title} answers at {one.origin}, but offers no model" for one in empty)
-    return ModelError(
+    return NobodyError(
         "there is no model to talk to: no key (OPENAI_API_KEY or another provider's), no OPENAI_BASE_URL of another "
         f"server, and no server on this machine that answers{idle}",
         type="no_model",

@@ -15,7 +15,7 @@ from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
 from master_agent.cli.trust import Trust
 from master_agent.cli.workshop import Order, People, Team
-from master_agent.errors import UsageError
+from master_agent.errors import ModelError, UsageError
 from master_agent.master import Master
 from master_agent.plan import Plan
 from master_agent.remember import Unverified
@@ -95,7 +95,11 @@ def run(
         try:
             keys.refuse_in(order.said, settings, os.environ)
             order = replace(order, allow_unpriced=options.allow_unpriced, unsafe_exec=options.unsafe_exec)
-            result = asyncio.run(_run(settings, team, order, story, people, interruption))
+            result = _with_a_model(
+                options,
+                settings,
+                lambda settings: asyncio.run(_run(settings, team, order, story, people, interruption)),
+            )
         except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
             reporter.close()
             raise failures.ToldError(
@@ -107,6 +111,18 @@ def run(
         except OSError as error:  # of stdout: how the run ended says more
             streams.give_up(error)
             raise failures.ToldError(exit_codes.of_result(result) or exit_codes.FAILED) from None
+
+
+def _with_a_model(options: Options, settings: Settings, work: Callable[[Settings], RunResult]) -> RunResult:
+    """The work; again with a model that was downloaded meanwhile, where there was none and a person took the offer."""
+    try:
+        return work(settings)
+    except ModelError as error:
+        from master_agent.cli.offering import accepted
+
+        if (with_one := accepted(error, options, settings)) is None:
+            raise
+        return work(with_one)
 
 
 def _told(

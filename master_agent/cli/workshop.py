@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
@@ -16,6 +15,7 @@ from master_agent.attachments import Attachment
 from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
 from master_agent.cli import programs, spending
+from master_agent.cli.kept import flags_of
 from master_agent.cli.keys import secrets_of
 from master_agent.cli.lineage import files_of
 from master_agent.cli.models import Models
@@ -419,7 +419,7 @@ class Workshop:
             params=dict(order.params),
             workspace=str(settings.workspace.resolve()),
             folder=str(Path.cwd()),
-            flags={name: _plain(getattr(settings, name)) for name in settings.said if _keepable(settings, name)},
+            flags=flags_of(settings),
             given=[file.to_data() for file in order.given],
             planned=not order.planner,
             mark=self.words[1].mark,
@@ -428,20 +428,3 @@ class Workshop:
             origin=order.origin,
             unsafe_exec=order.unsafe_exec,
         )
-
-
-def _keepable(settings: Settings, name: str) -> bool:
-    """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
-    address = urlsplit(getattr(settings, name)) if name == "proxy" or name.endswith("_base_url") else None
-    return name != "record" and not (address and (address.username or address.password or address.query))
-
-
-def _plain(value: object) -> JsonValue:
-    match value:
-        case tuple():
-            return list(value)
-        case int() | float() | str():
-            return value
-        case Path():
-            return str(value.absolute())  # not where a link leads: the python of an environment is one
-    return str(value)

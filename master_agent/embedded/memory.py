@@ -25,6 +25,11 @@ class Fit:
     prompt_cache: int
 
 
+def least(model: ModelFile) -> int:
+    """The bytes of memory below which a model is not loaded."""
+    return model.needs(min(LEAST, model.context or LEAST)) + _SPARE
+
+
 def fit(model: ModelFile, at_once: int, free: int | None = None, most: int | None = None) -> Fit:
     """The best that the free memory allows; ModelError when it is too little for the model at all.
 
@@ -38,9 +43,8 @@ def fit(model: ModelFile, at_once: int, free: int | None = None, most: int | Non
             left = free - _SPARE - model.needs(context * slots)
             if slots <= at_once and left >= 0:
                 return Fit(context, slots, min(_PROMPTS, left // 4))
-    needed = model.needs(wishes[-1]) + _SPARE
     raise ModelError(
-        f"{model.name} needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free here",
+        f"{model.name} needs about {gigabytes(least(model))} of memory, and {gigabytes(free)} are free here",
         type="no_model",
         hint="Close other programs, or take a smaller model: master-agent models",
     )

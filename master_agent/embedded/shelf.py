@@ -35,12 +35,18 @@ class Shelf:
             )
         return read_gguf(self.path(known[name.lower()]))
 
-    def remove(self, name: str) -> int:
-        """Takes a model away, and what a broken download left of it; returns the bytes that are free now."""
-        files = [path for path in self.folder.glob("*") if path.name.lower().startswith(f"{name.lower()}.gguf")]
+    def size(self, name: str) -> int:
+        """The bytes of a model, or of what a broken download left of it; SettingsError where there is neither."""
+        return sum(path.stat().st_size for path in self._files(name))
+
+    def remove(self, name: str) -> None:
+        """Takes a model away, and what a broken download left of it."""
+        for path in self._files(name):
+            path.unlink()
+
+    def _files(self, name: str) -> list[Path]:
+        own = f"{name}.gguf".lower()
+        files = [path for path in self.folder.glob("*") if path.name.lower().split(PART)[0] == own]
         if not files:
             self.find(name)
-        freed = sum(path.stat().st_size for path in files)
-        for path in files:
-            path.unlink()
-        return freed
+        return files

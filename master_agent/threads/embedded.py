@@ -6,7 +6,7 @@ from typing import Any
 
 from master_agent.embedded import Engine
 from master_agent.errors import ModelError
-from master_agent.threads import Capabilities
+from master_agent.threads import AgentSpec, Capabilities, ThreadState
 from master_agent.threads._wire import Answering
 from master_agent.threads.chat import Chat
 
@@ -25,6 +25,16 @@ class Embedded(Chat):
         )
         super().__init__(engine.key, f"{engine.address}/v1", engine.model.name, capabilities=able)
         self.engine = engine
+
+    def check(self, agent: AgentSpec, state: ThreadState | None) -> None:
+        """ModelError when the conversation began on another wire, or is to be had with a model that is not loaded."""
+        super().check(agent, state)
+        if agent.model not in (None, self.model):
+            raise ModelError(
+                f"the agent {agent.name} wants the model {agent.model}, but the embedded engine runs {self.model}",
+                type="model_not_found",
+                hint="Put its provider before the name, as in gguf:PATH, local:NAME or openai:NAME, or leave it out.",
+            )
 
     async def ask(self, body: dict[str, Any], seconds: float, answer: Answering) -> AsyncGenerator[str, None]:
         """One request; where the engine has ended meanwhile, the ModelError says so."""

@@ -247,7 +247,7 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
     cli.file(".master-agent/agents/code.md", agent)
     with (
         LocalStandIn(ollama("o:1b"), brain("From Ollama.")) as near,
-        ChatServer(brain("No."), key="sk-own-key-1234") as own,
+        ChatServer(brain("No."), key="sk-own-key-1234", models=["gpt-5"]) as own,
     ):
         environ = {
             **KEYS,
@@ -258,6 +258,16 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
         ran = cli("Greet", "--yes", "--json", "--model", "openai:gpt-5", env=environ)
         assert (ran.code, ran.json["final"]) == (0, "From Ollama."), ran.err
         cost = cli("cost", "--json").json
+        doctor = cli("doctor", "--model", "openai:gpt-5", "--planner-model", "ollama:o:1b", env=environ)
+        wrong = cli("doctor", "--model", "openai:gpt-5", "--planner-model", "ollama:o:7b", env=environ)
+    told = " ".join(doctor.out.split())
+    assert (doctor.code, "agents: gpt-5, planner: ollama:o:1b" in told, "it offers gpt-5, o:1b" in told) == (
+        0,
+        True,
+        True,
+    )
+    assert "wire chat, which all providers of this run speak" in told
+    assert (wrong.code, "does not offer ollama:o:7b" in " ".join(wrong.out.split())) == (4, True)
     assert [body["model"] for body in own.bodies] == ["gpt-5"]
     assert [body["model"] for body in near.bodies] == ["o:1b"]
     (planner, step) = (part["calls"][0] for part in cost["steps"])

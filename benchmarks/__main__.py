@@ -68,8 +68,8 @@ def start(home: Path, runs: int) -> dict[str, list[Took]]:
     with mock(0) as address:
         flags = ["--openai-base-url", address, "--model", "mock", "--quiet"]
         first = [
-            Contestant("ten lines on the SDK", [python, "ten.py", address]),
-            Contestant("run", [*PROGRAM, "run", "plan.json", *flags]),
+            Contestant("ten lines on the SDK", [python, str(home / "ten.py"), address]),
+            Contestant("run", [*PROGRAM, "run", str(home / "plan.json"), *flags]),
             Contestant("plan", [*PROGRAM, "plan", SHAPES["fan-out"].task, *flags]),
             Contestant("a task", [*PROGRAM, SHAPES["fan-out"].task, "--yes", *flags]),
         ]
@@ -86,7 +86,7 @@ def own(home: Path, runs: int) -> dict[str, list[Took]]:
             steps = [{"id": f"s{i}", "agent": "code", "prompt": "Part", "needs": n} for i, n in enumerate(needs)]
             file = home / f"{count} {kind}.json"
             file.write_text(json.dumps({"plan": steps}))
-            flags = ["--script", "script.jsonl", "--quiet", "--timeout", "900"]
+            flags = ["--script", str(home / "script.jsonl"), "--quiet", "--timeout", "900"]
             contestants.append(Contestant(f"{count} {kind}", [*PROGRAM, "run", str(file), *flags]))
     return in_turn(contestants, environ_of(home), home, runs)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -71,13 +72,14 @@ def counted(address: str) -> Any:
 
 
 def in_turn(
-    contestants: Sequence[Contestant], environ: Mapping[str, str], cwd: Path, runs: int, address: str | None = None
+    contestants: Sequence[Contestant], environ: Mapping[str, str], home: Path, runs: int, address: str | None = None
 ) -> dict[str, list[Took]]:
     """So many runs of each, one after the other; a first one of each, which fills the disk's cache, does not count."""
     took_by: dict[str, list[Took]] = {contestant.name: [] for contestant in contestants}
     for number in range(runs + 1 if address is None else runs):
         for contestant in contestants:
-            one = took(contestant.command, environ, cwd, address)
+            with TemporaryDirectory(dir=home) as folder:  # what one has written is in nobody's way
+                one = took(contestant.command, environ, Path(folder), address)
             if number or address is not None:
                 took_by[contestant.name].append(one)
     return took_by

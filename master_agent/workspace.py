@@ -35,8 +35,9 @@ NAME_LIMIT = 255  # bytes of one name
 PATH_LIMIT = 4_000  # bytes of a whole path
 
 _SECRETS = re.compile(
-    r"""\.git | \.master-agent(-.*)? | \.ssh | \.gnupg | \.aws | \.netrc | \.pypirc | \.npmrc | \.git-credentials
-      | \.env(?!\.(example|sample|template)$).* | id_(rsa|dsa|ecdsa|ed25519)(_sk)? | .*\.(pem|key|p12|pfx|ppk|jks|kdbx)
+    r"""\.git | \.master-agent(-.*)? | \.ssh | \.gnupg | \.aws | \.kube | \.netrc | \.pgpass | \.pypirc | \.npmrc
+      | \.git-credentials | \.env(?!\.(example|sample|template)$).* | id_(rsa|dsa|ecdsa|ed25519)(_sk)?
+      | .*\.(pem|key|p8|p12|pfx|ppk|jks|keystore|kdbx)
     """,
     re.VERBOSE | re.DOTALL,
 )

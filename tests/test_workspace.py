@@ -310,6 +310,10 @@ def test_a_path_that_can_be_no_file_is_refused_with_the_reason(workspace: Worksp
         "server.pem",
         "Server.KEY",
         ".ssh/config",
+        ".kube/config",
+        ".pgpass",
+        "AuthKey.p8",
+        "app.keystore",
     ],
 )
 def test_names_that_hold_secrets_or_steer_others_are_refused(workspace: Workspace, path: str) -> None:

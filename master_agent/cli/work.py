@@ -13,7 +13,7 @@ import typer
 
 from master_agent import plan as plans
 from master_agent.attachments import Attachment, read_attachment
-from master_agent.cli import arguments, exit_codes, programs, reporting, saving, session, streams
+from master_agent.cli import arguments, exit_codes, keys, programs, reporting, saving, session, streams
 from master_agent.cli.approve import effects, executing, maker, say_unused
 from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
@@ -144,6 +144,7 @@ def run(
     settings, given = session.settings_of(options), params_of(param)
     team = session.team(settings)
     checked = read_plan(plan, team, given)
+    keys.refuse_in({"the plan": checked.to_json()}, settings, os.environ)
     part = rerun(checked, from_step, context, settings.workspace)
     checked = part.plan
     order = Order(

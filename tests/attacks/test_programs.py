@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,6 +149,8 @@ FREE = {"output_bytes": 16 * MIB, "processes": 400}
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
+    if sys.platform != "linux":
+        pytest.skip("bubblewrap, landlock: parts of Linux")
     with World() as made:
         yield made
 

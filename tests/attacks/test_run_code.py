@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.canary import Canary
+from tests.attacks.world import MECHANISMS, hidden
 from tests.conftest import Cli, Ran, calls, says
 
 KEY = Canary("canary-Bt6MqX1vLs9RwH4z")
@@ -44,7 +45,10 @@ def left(cli: Cli) -> set[str]:
     return {str(path.relative_to(cli.folder)) for path in cli.folder.rglob("*") if not path.is_dir()}
 
 
-def test_hostile_code_brings_nothing_out_and_leaves_only_what_is_a_file_of_the_user(cli: Cli) -> None:
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_hostile_code_brings_nothing_out_and_leaves_only_what_is_a_file_of_the_user(cli: Cli, mechanism: str) -> None:
+    if hidden(mechanism):
+        pytest.skip(f"{mechanism}: {hidden(mechanism)}")
     planted = cli.folder / ".env"
     naive = run(cli, "--unsafe-exec")
     shown = {"out": naive.out, "err": naive.err, "show": cli("show", "--events").out}
@@ -55,9 +59,12 @@ def test_hostile_code_brings_nothing_out_and_leaves_only_what_is_a_file_of_the_u
     assert cli("purge", naive.json["run_id"], "--yes").code == 0
     (cli.home / "run.log").unlink()
 
+    if mechanism != "bubblewrap":
+        cli.variables["PATH"] = "/nowhere"
     ran = run(cli)
-    if ran.json["results"]["code"]["error"]:
-        pytest.skip(f"no sandbox: {ran.json['results']['code']['error']['message']}")
+    done = ran.json["results"]["code"]
+    if done["data"].get("mechanism") != mechanism:
+        pytest.skip(f"{mechanism}: does not work here ({done['error'] or done['data']['mechanism']})")
 
     outputs = {"out": ran.out, "err": ran.err, "show": cli("show", "--events").out}
     assert KEY.found(outputs, cli.folder, cli.home, but=(planted,)) == []

@@ -103,6 +103,15 @@ def test_a_key_that_is_given_with_a_run_is_refused_by_its_name(cli: Cli, where: 
     assert KEY.found({"out": ran.out, "err": ran.err}, cli.home) == []
 
 
+def test_a_plan_that_holds_a_key_is_refused(cli: Cli) -> None:
+    plan = cli.plan({"agent": "code", "prompt": f"Use {KEY.value[:9]}\n{KEY.value[9:]}"})
+
+    ran = cli("run", plan, cli.script(), "--json", env={"OPENAI_API_KEY": KEY.value})
+
+    assert (ran.code, "the plan holds the value of OPENAI_API_KEY" in ran.err) == (2, True)
+    assert KEY.found({"out": ran.out, "err": ran.err}, cli.home / "state") == []
+
+
 def test_a_traceback_holds_no_key_and_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:
     broken = tmp_path / "site"
     broken.mkdir()

@@ -63,7 +63,7 @@ def test_a_providers_key_alone_chooses_it_with_its_address_its_wire_and_its_mode
     made = chosen(tmp_path, {row.key: "its-own-key"})
     server = server_of(made.wire)
     assert (server.address, server.api_key) == (row.base_url, "its-own-key")
-    assert (made.wire.name, made.agents, made.planner) == ("chat", row.agents, row.planner)
+    assert (made.wire.name, made.agents, made.planner, made.at) == ("chat", row.agents, row.planner, row.base_url)
     assert made.provider == f"{row.title}: by {row.key} (environment)"
     assert (made.wire.capabilities.schema, made.wire.capabilities.stream_with_tools) == (
         *((row.capabilities.schema, row.capabilities.stream_with_tools) if row.capabilities else ("strict", True)),
@@ -218,6 +218,16 @@ def test_a_server_without_a_model_is_passed_over_and_told(tmp_path: Path) -> Non
 
 
 # Whole runs.
+
+
+def test_what_one_server_has_done_is_not_taken_over_for_another(cli: Cli) -> None:
+    with LocalStandIn(vllm("m"), brain("One.")) as one, LocalStandIn(vllm("m"), brain("Two.")) as two:
+        plan = cli.plan({"id": "note", "agent": "code", "prompt": "Do step note."})
+        ran = [
+            cli("run", plan, "--reuse=on", "--json", "--local-server", server.origin).json["final"]
+            for server in (one, one, two)
+        ]
+    assert (ran, one.count) == (["One.", "One.", "Two."], 1)
 
 
 def brain(text: str) -> Any:

@@ -23,7 +23,7 @@ _AWAY = frozenset(name for name, row in PROVIDERS.items() if row.kind == "hosted
 class Models:
     """Who is asked: the wire, the model of the agents and the planner's; `why` says in a line how it was chosen.
 
-    `provider` says who answers and why they do; `prices` what they cost, where more is known than an address.
+    `provider` says who answers and why they do, `at` where; `prices` what they cost, where more is known than that.
     """
 
     wire: Wire
@@ -32,6 +32,7 @@ class Models:
     why: str
     provider: str = ""
     prices: Prices | None = None
+    at: str = ""
 
     @property
     def told(self) -> str:
@@ -111,7 +112,7 @@ async def embedded(
     context = f"{wire.capabilities.context:,} tokens for each of {wire.engine.slots} requests at once"
     free = Prices(free=True, others=reach.prices_of_others())
     why = f"the embedded engine runs {file.path}, {context}"
-    return Models(with_words(wire, words), file.name, file.name, why, prices=free)
+    return Models(with_words(wire, words), file.name, file.name, why, prices=free, at=str(file.path))
 
 
 async def _names(settings: Settings, others: Iterable[str]) -> Names:
@@ -179,7 +180,7 @@ async def _asked(settings: Settings, reached: Reached, names: Names, words: Word
     wire = make_wire(name, settings, reached, model, words)
     address = "" if row is OPENAI else f", at {reached.server.shown}"
     planner = bare or row.planner or model
-    return Models(wire, model, planner, f"{why}{address}", reached.told, reach.prices(reached))
+    return Models(wire, model, planner, f"{why}{address}", reached.told, reach.prices(reached), reached.server.shown)
 
 
 def _routed(settings: Settings, chosen: Models, names: Names, home: str, words: Words | None) -> Models:

@@ -175,7 +175,7 @@ class Workshop:
     def identities(self) -> Identities:
         """What tells what a step is made of."""
         pictures = {"provider": image_provider(self.settings), "model": self.settings.image_model}
-        server = Server(self.settings.openai_base_url).shown
+        server = self.chosen.at or Server(self.settings.openai_base_url).shown
         here = self.chosen.wire.name in ("scripted", "replay")
 
         def asked(agent: Agent | None) -> dict[str, JsonValue]:

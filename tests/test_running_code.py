@@ -216,6 +216,7 @@ def test_no_exec_takes_the_tool_from_plans_agents_and_planner(cli: Cli) -> None:
         assert ("run_code" in cassette.read_text()) is there
 
 
+@pytest.mark.slow
 def test_a_program_that_died_half_way_is_run_again_on_what_it_had_found(cli: Cli, sandbox: str) -> None:
     count = "import pathlib\np = pathlib.Path('n.txt')\np.write_text(str(int(p.read_text()) + 1))\nprint(p.read_text())"
     plan = cli.plan(run_code("count", language="python", code=count, files=["n.txt"]))

@@ -155,7 +155,7 @@ def test_an_agents_file_chooses_no_file_that_is_run(cli: Cli) -> None:
     agent = "---\nname: sly\ndescription: Runs a file.\nmodel: gguf:m.gguf\n---\nBe sly."
     cli.file(".master-agent/agents/sly.md", agent)
 
-    ran = cli("agents", "run", "sly", "Go", "--json", env={"OPENAI_API_KEY": "sk-test-0123456789"})
+    ran = cli("agents", "run", "sly", "Go", "--json", "--trust-project", env={"OPENAI_API_KEY": "sk-test-0123456789"})
 
     (result,) = ran.json["results"].values()
     assert "may not choose a file that is run" in result["error"]["message"]

@@ -28,11 +28,14 @@ def test_a_model_is_pulled_listed_and_removed(cli: Cli) -> None:
 
         ran = cli("models", "pull", NAME, "--yes", "--json", *at(hub))
         again = cli("models", "pull", NAME, "--yes", *at(hub))
-    path = Path(ran.json["path"])
+        path = Path(ran.json["path"])
     assert (ran.code, ran.json["model"], ran.json["bytes"]) == (0, "local:Tiny-Q4_K_M", len(MODEL))
     assert path.read_bytes() == MODEL and path.is_relative_to(cli.home / "cache")
     assert ran.err.splitlines()[-1] == "  4.0 MB of 4.0 MB"
     assert "is there already" in again.err and len(hub.files.requests) == 1
+    with Hub({NAME: {"Tiny-Q4_K_M.gguf": MODEL + b"newer"}}) as hub:
+        newer = cli("models", "pull", NAME, *at(hub))
+    assert (newer.code, path.stat().st_size) == (2, len(MODEL)) and "takes the place of the file" in newer.err
 
     (path.parent / "broken.gguf").write_bytes(b"?")
     listed, data = cli("models"), cli("models", "--json").json["embedded"]

@@ -104,6 +104,8 @@ def fetched(settings: Settings, name: str | None, sha256: str | None = None, *, 
             return there
         where = f"{gigabytes(source.bytes)} from {urlsplit(source.url).netloc} into {shelf.folder}"
         streams.say(f"{source.name}: {where}")
+        if shelf.path(source.name).is_file():
+            streams.say("It takes the place of the file of that name which is there.")
         if source.bytes > memory:
             streams.say(f"It needs more memory than this machine has: {gigabytes(memory)}.")
         if ask and not _confirmed():

@@ -287,6 +287,7 @@ def test_the_packages_of_an_environment_that_was_named_can_be_used(cli: Cli, san
         assert json.loads(ran.out)["results"]["sum"]["data"]["stdout"] == "42\n"
 
 
+@pytest.mark.slow  # the README's picture shows it in every run
 def test_the_demo_runs_a_real_program(cli: Cli, sandbox: str) -> None:
     ran = cli("demo", "--json")
     check = ran.json["results"]["check"]
@@ -296,6 +297,7 @@ def test_the_demo_runs_a_real_program(cli: Cli, sandbox: str) -> None:
     assert (check["data"]["mechanism"], check["usage"]["calls"]) == (sandbox, 1)
 
 
+@pytest.mark.slow
 def test_the_demo_ends_well_where_no_program_can_run_and_says_what_to_install(cli: Cli) -> None:
     ran = cli("demo", env=NOWHERE)
     assert ran.code == 0, ran.out + ran.err

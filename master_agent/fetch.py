@@ -134,16 +134,19 @@ class Fetcher:
     ) -> AsyncIterator[Arriving]:
         """What the address answers, whatever its status, for a body that is too large for the memory.
 
-        Of at most `limit` bytes, over at most 5 redirects, each of which gets the headers too. It may take as long as
-        it likes, but not be silent for longer than `timeout`. Errors as those of `download`.
+        Of at most `limit` bytes, over at most 5 redirects, each of which gets the headers too: to another host only
+        those that ask for a part. It may take as long as it likes, but not be silent for longer than `timeout`. Errors
+        as those of `download`.
         """
-        place = _parsed(url)
+        place, sent = _parsed(url), dict(headers or {})
         for _ in range(REDIRECTS + 1):
-            async with self._opened("GET", place, headers or {}, None) as response:
+            async with self._opened("GET", place, sent, None) as response:
                 if not (onward := _onward(response)):
                     yield Arriving(response, place, limit)
                     return
-            place = _parsed(onward, base=place)
+            before, place = place, _parsed(onward, base=place)
+            if (before.scheme, before.host, before.port) != (place.scheme, place.host, place.port):
+                sent = {name: value for name, value in sent.items() if name.lower() in ("range", "if-range", "accept")}
         raise _endless(url)
 
     async def request(

@@ -112,8 +112,18 @@ def test_a_token_goes_along_with_no_redirect() -> None:
         async with Fetcher(["127.0.0.1"]) as fetcher:
             return await fetcher.request("GET", f"{first.url}/redirect", headers={"authorization": f"Bearer {TOKEN}"})
 
+    async def streamed() -> bytes:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with (
+            Fetcher(["127.0.0.1"]) as fetcher,
+            fetcher.stream(f"{first.url}/redirect", limit=100, headers=headers) as arriving,
+        ):
+            return b"".join([piece async for piece in arriving.pieces()])
+
     assert asyncio.run(asked()).status == 302
     assert second.tokens == [f"Bearer {TOKEN}"]
+    assert asyncio.run(streamed()) == SECRET
+    assert (first.tokens[-1], second.tokens[1:]) == (f"Bearer {TOKEN}", [None])
     first.end()
     second.end()
 

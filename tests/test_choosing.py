@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from master_agent.cli.addresses import strange
 from master_agent.cli.models import Models, choose
 from master_agent.errors import ModelError, SettingsError
 from master_agent.openai_server import Server
@@ -149,6 +150,8 @@ def test_a_folder_does_not_send_elsewhere_what_the_user_has_named_a_server_for(t
         mine = chosen(tmp_path, {"OPENAI_BASE_URL": server.base_url}, model="groq:x")
         assert server_of(mine.wire).address == PROVIDERS["groq"].base_url
     assert server_of(chosen(tmp_path).wire).api_key == "of-a-stranger", "a folder may set keys and models"
+    assert strange(settings(tmp_path)) == ("models are asked at Groq, as .env of this folder says",)
+    assert strange(settings(tmp_path, model="groq:y")) == (), "the user has said so"
 
 
 @pytest.mark.parametrize(

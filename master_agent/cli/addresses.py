@@ -7,6 +7,7 @@ from master_agent.cli.reach import NO_LOOKING
 from master_agent.errors import SettingsError
 from master_agent.local_servers import PORTS, origin_of
 from master_agent.openai_server import Server
+from master_agent.providers import HOSTED, PROVIDERS, named
 from master_agent.settings import Settings, config_folder, table
 
 _FORMS = {
@@ -56,7 +57,12 @@ def _source(settings: Settings, name: str) -> str:
 
 def strange(settings: Settings) -> tuple[str, ...]:
     """What to tell of who is asked: a folder's .env may name a server, which then sees all that is said."""
-    server = Server(settings.openai_base_url)
-    if settings.origins["openai_base_url"] != ".env" or server.is_here or settings.script or settings.replay:
+    if settings.script or settings.replay:
         return ()
-    return (f"models are asked at {server.shown}, as .env of this folder says",)
+    server = Server(settings.openai_base_url)
+    named_there = [server.shown] if settings.origins["openai_base_url"] == ".env" and not server.is_here else []
+    for name in ("model", "planner_model"):
+        provider = named(getattr(settings, name) or "")[0]
+        if settings.origins[name] == ".env" and provider and PROVIDERS[provider] in HOSTED:
+            named_there.append(PROVIDERS[provider].title)
+    return tuple(f"models are asked at {one}, as .env of this folder says" for one in dict.fromkeys(named_there))

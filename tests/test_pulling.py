@@ -70,22 +70,37 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
     assert int(hub.files.requests[-1].headers["range"].strip("bytes=-")) > 0
 
 
+def offered(cli: Cli, hub: Hub, task: str, *arguments: str) -> AtTerminal:
+    """A first run at a terminal, with a hub that the user's config names, at the question whether to download."""
+    config = cli.home / "config"
+    config.mkdir(exist_ok=True)
+    (config / "config.toml").write_text(f'hf_endpoint = "{hub.origin}"\nallow_host = ["127.0.0.1"]\n')
+    terminal = AtTerminal(cli, task, *arguments)
+    terminal.child.expect(f"{suggested(total()).name}, a download of about")
+    return terminal
+
+
+def test_who_takes_no_offered_model_is_told_what_else_would_help(cli: Cli) -> None:
+    pytest.importorskip("xllamacpp", reason="there is no wheel of the engine for this machine")
+    known = suggested(total())
+    with Hub({known.repository: {known.file: MODEL}}) as hub:
+        terminal = offered(cli, hub, "Write some code")
+        terminal.answer("Download it", "n\r")
+        code, shown = terminal.end()
+
+    assert code == 4 and "Three things would help" in " ".join(shown.split())
+    assert hub.files.requests == []
+
+
+@pytest.mark.slow
 def test_who_has_no_model_is_offered_one_at_a_terminal_and_runs_with_it(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="there is no wheel of the engine for this machine")
     from tests.tiny_gguf import write
 
     write(tmp_path / "tiny.gguf")
-    known, config = suggested(total()), cli.home / "config"
-    config.mkdir()
+    known = suggested(total())
     with Hub({known.repository: {known.file: (tmp_path / "tiny.gguf").read_bytes()}}) as hub:
-        (config / "config.toml").write_text(f'hf_endpoint = "{hub.origin}"\nallow_host = ["127.0.0.1"]\n')
-        refused = AtTerminal(cli, "Write some code")
-        refused.answer("Download it", "n\r")
-        code, shown = refused.end()
-        assert code == 4 and "Three things would help" in " ".join(shown.split())
-
-        terminal = AtTerminal(cli, "Draw an image", "--image-provider", "placeholder")
-        terminal.child.expect(f"{known.name}, a download of about")
+        terminal = offered(cli, hub, "Draw an image", "--image-provider", "placeholder")
         terminal.answer("Download it", "y\r")
         terminal.answer("Run it", "y\r")
         code, shown = terminal.end()

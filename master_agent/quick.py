@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 WAITING = 0.03  # seconds after which a request is on its way and its answer is not there yet
@@ -25,10 +25,17 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def beside_waiting(module: str) -> None:
-    """Imports the module while an answer is waited for that it will be needed for; a quicker one imports it itself."""
+def beside_waiting(module: str, after: float = WAITING) -> None:
+    """Imports the module while something else is waited for, so many seconds from now, before it is needed itself.
+
+    Whoever needs it sooner imports it then; what keeps it from being imported is told to them too.
+    """
     if module in sys.modules:
         return
     import asyncio
 
-    asyncio.get_running_loop().call_later(WAITING, import_module, module)
+    def import_it() -> None:
+        with suppress(ImportError), importing():
+            import_module(module)
+
+    asyncio.get_running_loop().call_later(after, import_it)

@@ -16,11 +16,13 @@ from master_agent.fetch import Fetcher
 from master_agent.journal import Journal
 from master_agent.master import Master
 from master_agent.prompts import Prompts
+from master_agent.quick import beside_waiting
 from master_agent.results import ErrorInfo
 from master_agent.settings import Settings, state_folder
 from master_agent.tools import load_tools
 from master_agent.workspace import Workspace
 
+SPOKEN_BY_THE_SDK = ("responses", "chat", "assistants")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -82,6 +84,8 @@ async def master(
                 _journal(settings, order, people) as journal,
                 cassettes.deck(settings, chosen, played, words[1].mark, order.task) as deck,
             ):
+                if chosen.wire.name in SPOKEN_BY_THE_SDK and played is None:
+                    beside_waiting("openai", after=0)  # for the disk, which keeps that the run began
                 workshop = Workshop(settings, team, order, people, journal, workspace, words, chosen, fetcher, deck)
                 try:
                     yield workshop.master(why_cancelled)

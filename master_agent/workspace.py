@@ -97,17 +97,30 @@ class Workspace:
 
     def name(self, path: str) -> str:
         """The path as results spell it (`./a//b` is `a/b`); FileRefusedError when it names no file to touch."""
-        name = _normal(path)
+        name = self._normal(path)
         if name == ".":
             raise FileRefusedError(f'"{path}" is the workspace itself; name a file in it')
-        if name in self._apart:
-            raise FileRefusedError(f'"{path}" is written by the program itself; choose another name')
         return name
 
     def keep_apart(self, path: Path) -> None:
-        """Leaves a file of the program's own to itself: wherever it lies, it is neither listed nor touched."""
+        """Leaves a file or folder of the program's own to itself: wherever it lies, it is neither listed nor touched.
+
+        It does nothing where it is the workspace itself or a folder above it.
+        """
         with suppress(ValueError):
-            self._apart.add(path.resolve().relative_to(self.root.resolve()).as_posix())
+            name = path.resolve().relative_to(self.root.resolve()).as_posix()
+            self._apart |= {_plain(name)} - {"."}
+
+    def _normal(self, path: str) -> str:
+        """The path as results spell it; FileRefusedError where nothing of that name may be touched."""
+        name = _normal(path)
+        if self._is_apart(name):
+            raise FileRefusedError(f"{_shown(path)} is a place of the program's own; choose another name")
+        return name
+
+    def _is_apart(self, name: str) -> bool:
+        plain = f"{_plain(name)}/" if self._apart else ""
+        return any(plain.startswith(f"{apart}/") for apart in self._apart)
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes:
         """The bytes of a file that holds no more than `limit`."""
@@ -214,7 +227,7 @@ class Workspace:
 
         Links are not followed, and files that may not be touched are left out.
         """
-        start = _normal(folder)
+        start = self._normal(folder)
         found: list[Entry] = []
         waiting = deque([start])
         looked = 0
@@ -240,7 +253,7 @@ class Workspace:
         with self._folder(folder) as fd, os.scandir(fd) as items:
             for item in islice(items, most):
                 seen += 1
-                if _fault(item.name) or above + item.name in self._apart:
+                if _fault(item.name) or self._is_apart(above + item.name):
                     continue
                 with suppress(FileNotFoundError):
                     about = item.stat(follow_symlinks=False)
@@ -351,12 +364,15 @@ def _fault(name: str) -> str | None:
         return "it is not Unicode text"
     if any(unicodedata.category(character) == "Cc" for character in name):
         return "it holds a control character"
-    # Some file systems take names as equal that differ in case, in invisible characters or in their composition.
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
-    if _SECRETS.fullmatch(plain):
+    if _SECRETS.fullmatch(_plain(name)):
         return f'"{name}" may hold secrets, or steers what others run; choose another name'
     return None
+
+
+def _plain(name: str) -> str:
+    """The name as those file systems take it that know no case, no invisible characters and no compositions."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(character for character in plain if unicodedata.category(character) != "Cf")
 
 
 def _shown(path: str) -> str:

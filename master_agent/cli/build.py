@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,12 @@ from master_agent.master import Master
 from master_agent.prompts import Prompts
 from master_agent.quick import beside_waiting
 from master_agent.results import ErrorInfo
-from master_agent.settings import Settings, state_folder
+from master_agent.settings import Settings, cache_folder, config_folder, state_folder
 from master_agent.tools import load_tools
 from master_agent.workspace import Workspace
 
 SPOKEN_BY_THE_SDK = ("responses", "chat", "assistants")
+JOURNAL = "journal.db"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -61,12 +62,23 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     return (*settings.allow_host, urlsplit(settings.replicate_base_url).netloc)
 
 
+def _own_places(settings: Settings) -> Iterator[Path]:
+    """What steers this program and what it keeps, which no agent may touch where the workspace holds it."""
+    yield from (config_folder(os.environ), state_folder(settings), cache_folder(settings))
+    for ending in ("", "-wal", "-shm"):  # where the state folder is the workspace itself
+        yield state_folder(settings) / f"{JOURNAL}{ending}"
+    if settings.log_file is not None:
+        yield settings.log_file
+
+
 @asynccontextmanager
 async def master(
     settings: Settings, team: Team, order: Order, people: People, why_cancelled: Callable[[], ErrorInfo]
 ) -> AsyncIterator[Master]:
     """A master with all it needs, for one run; everything is let go at the end."""
     with Workspace(settings.workspace) as workspace:
+        for place in _own_places(settings):
+            workspace.keep_apart(place)
         played = cassettes.played(settings, workspace, resumed=order.resume is not None)
         words = Prompts(builtin("prompts")), Boundaries(order.mark or (played.mark if played else draw_mark()))
         own_models = [agent.model for agent in team.agents.values()]
@@ -98,7 +110,7 @@ async def master(
 
 
 def _journal(settings: Settings, order: Order, people: People) -> Journal:
-    database = state_folder(settings) / "journal.db"
+    database = state_folder(settings) / JOURNAL
     run_id = order.resume or new_run_id()
     resume = order.resume is not None
     return Journal(database, run_id, listeners=people.listeners, resume=resume, history=order.history)

@@ -148,3 +148,43 @@ def test_a_thread_that_swaps_folders_gets_no_write_outside(tmp_path: Path, outsi
             except FileRefusedError:
                 continue
     assert sorted(path.name for path in outside.iterdir()) == ["file"]
+
+
+def test_no_agent_touches_what_steers_the_program_or_what_it_keeps_where_the_workspace_holds_them(cli: Cli) -> None:
+    agent = "---\ndescription: Runs what it likes.\ntools: [run_code]\n---\nRun.\n"
+    before = {"config/config.toml": "turns = 5\n", "cache/model.gguf": "weights"}
+    for name, text in before.items():
+        cli.file(str(cli.home / name), text)
+    writes = {
+        "config/config.toml": "allow_host = ['127.0.0.1']\n",
+        "config/agents/file.md": agent,
+        "CONFIG/agents/file.md": agent,
+        "config/trusted.json": '{"agents": []}',
+        "cache/model.gguf": "others",
+        "run.log": "",
+        "config.md": "mine",
+    }
+    script = cli.script(
+        calls(
+            *(("write_file", {"path": path, "content": text, "overwrite": True}) for path, text in writes.items()),
+            ("run_code", {"language": "python", "code": "print(1)", "files": ["state/journal.db"]}),
+            ("list_files", {"folder": "state"}),
+        ),
+        calls(("list_files", {})),
+        says("Done."),
+    )
+    both = "---\ndescription: Does both.\ntools: [write_file, list_files, run_code]\n---\nDo it.\n"
+    cli.file(".master-agent/agents/both.md", both)
+
+    command = ("agents", "run", "both", "x", script, "--workspace", str(cli.home), "--trust-project", "--quiet")
+    ran = cli(*command, "--log-file", str(cli.home / "run.log"))
+
+    assert ran.code == 0, ran.err
+    told = [event for event in cli("show", "--events").events if event["type"] == "tool_returned"]
+    told.sort(key=lambda event: [int(number) for number in event["asked"].split("_")[1:]])
+    *refused, mine, code, state, every = [event["text"] for event in told]
+    assert len(refused) == len(writes) - 1 and mine.startswith("wrote config.md")
+    assert all("a place of the program's own" in text for text in (*refused, code, state))
+    assert "config.md (4 bytes)" in every and not any(name in every for name in ("journal", "run.log", "config.toml"))
+    assert {name: (cli.home / name).read_text() for name in before} == before
+    assert not (cli.home / "config" / "agents").exists() and not (cli.home / "config" / "trusted.json").exists()

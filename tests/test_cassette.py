@@ -145,10 +145,12 @@ def test_no_key_is_in_the_file_in_any_form(cli: Cli) -> None:
 
     def leaking(body: Body) -> Behaviour:
         if body["messages"][-1]["role"] == "tool":
-            return reply(f"It says {body['messages'][-1]['content']}, and the token is {TOKEN}0123456789.")
+            return reply(
+                f"It says {body['messages'][-1]['content']}, the key is {KEY}, the token is {TOKEN}0123456789."
+            )
         return reply(calls=[call("read_file", {"path": "notes.txt"})])
 
-    made = record(cli, leaking, "run", cli.plan({"agent": "file", "prompt": f"Read notes.txt with {KEY}"}))
+    made = record(cli, leaking, "run", cli.plan({"agent": "file", "prompt": "Read notes.txt"}))
 
     content = made.path.read_text()
     for secret in (KEY, shape, TOKEN, *coded):

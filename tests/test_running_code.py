@@ -287,6 +287,34 @@ def test_the_packages_of_an_environment_that_was_named_can_be_used(cli: Cli, san
         assert json.loads(ran.out)["results"]["sum"]["data"]["stdout"] == "42\n"
 
 
+PROBE = """import os, sys
+for path in sys.argv[1:]:
+    try: print(open(path).read() if os.path.isfile(path) else os.listdir(path))
+    except OSError as error: print(type(error).__name__)
+"""
+
+
+def test_of_an_environment_that_was_named_nothing_else_is_read_that_lies_in_its_folder(
+    cli: Cli, sandbox: str, environment: Path, tmp_path: Path
+) -> None:
+    """It may be made in the folder of a project, hold links, or be no environment but a folder with programs."""
+    secret = environment / "secret.txt"
+    secret.write_text("SECRET")
+
+    def read(named: Path) -> str:
+        plan = cli.plan(run_code("x", language="python", code=PROBE, arguments=[str(secret)]))
+        result = cli("run", plan, "--json", "--exec-python", str(named)).json["results"]["x"]
+        return str(result["text"] or result["error"]["message"])
+
+    assert "SECRET" not in read(environment) and "Error" in read(environment)
+
+    (environment / "pyvenv.cfg").unlink()
+    assert "exit code 0" in read(environment) and "SECRET" not in read(environment)
+    (environment / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (environment / "include").symlink_to(tmp_path)
+    assert "leads out of its environment" in read(environment)
+
+
 @pytest.mark.slow  # the README's picture shows it in every run
 def test_the_demo_runs_a_real_program(cli: Cli, sandbox: str) -> None:
     ran = cli("demo", "--json")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ SYSTEM = (
 """Interpreters, libraries, and what these read of /etc. No folder of a user, no key, no password."""
 
 SEARCH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+_PARTS = ("pyvenv.cfg", "bin", "lib", "lib64", "include", "share")
+"""What a virtual environment consists of."""
+
 _UNUSED = 1_879_048_192
 """The first user number that neither distributions nor containers give out (systemd's list of UIDs and GIDs)."""
 
@@ -97,16 +100,16 @@ def of_interpreter(path: Path) -> list[Path]:
 
 
 def readable(folders: Sequence[Path], person: Person | None) -> list[Path]:
-    """The folders that a program may read beside the system's, with the interpreters of virtual environments.
+    """What a program may read beside the system: folders; of virtual environments no more than an interpreter reads.
 
     SandboxError for one that is no folder, that would open too much, or that its user could not read.
     """
     found: list[Path] = []
     for folder in folders:
-        for place in _with_interpreter(folder.absolute()):
-            if not place.is_dir():
+        for place in _of_environment(folder.absolute()) or [folder.absolute()]:
+            if not place.exists():
                 raise SandboxError(f"{str(place)!r} is to be readable in the sandbox, and is no folder")
-            if place == Path("/") or Path.home().is_relative_to(place):
+            if Path.home().resolve().is_relative_to(place.resolve()):
                 raise SandboxError(
                     f"{str(place)!r} would open the whole machine or the whole home folder to a program",
                     hint="Name the virtual environment itself.",
@@ -121,8 +124,20 @@ def readable(folders: Sequence[Path], person: Person | None) -> list[Path]:
     return found
 
 
-def _with_interpreter(folder: Path) -> Iterator[Path]:
-    """A folder, and where it is a virtual environment, the folders of the Python that it was made from."""
-    yield folder
-    if (folder / "pyvenv.cfg").is_file() and (folder / "bin" / "python").exists():
-        yield from of_interpreter((folder / "bin" / "python").resolve())
+def _of_environment(folder: Path) -> list[Path]:
+    """What a virtual environment consists of, with the folders of the Python that it was made from; else nothing.
+
+    It may share its folder with a project. SandboxError where a part of it is a link to somewhere else.
+    """
+    if not is_environment(folder):
+        return []
+    parts = [part for name in _PARTS if (part := folder / name).exists()]
+    for part in parts:
+        if not part.resolve().is_relative_to(folder.resolve()):
+            raise SandboxError(f"{str(part)!r} leads out of its environment, to {str(part.resolve())!r}")
+    return [*parts, *of_interpreter((folder / "bin" / "python").resolve())]
+
+
+def is_environment(folder: Path) -> bool:
+    """Whether a folder is a virtual environment."""
+    return (folder / "pyvenv.cfg").is_file() and (folder / "bin" / "python").exists()

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, JsonValue
 from master_agent.errors import FileRefusedError, FileTakenError, SandboxError, ToolError
 from master_agent.plan import suggestion
 from master_agent.results import Artifact, ErrorInfo
-from master_agent.sandbox import Ended, File, Outcome, Program, ProgramLimits, Sandbox
+from master_agent.sandbox import Ended, File, Outcome, Program, ProgramLimits, Sandbox, places
 from master_agent.tools import Programs, ToolContext, ToolOutput, tool
 from master_agent.workspace import Workspace
 
@@ -100,8 +100,8 @@ async def run_code(
     kind = _kind(language)
     main = context.workspace.name(file) if file is not None else _free(f"main{_LANGUAGES[kind][1]}", given)
     inside = given if code is None else {**given, main: File(_bytes(code))}
-    readable = _readable(programs.python) if kind == "python" and sandbox.name not in CONTAINERS else ()
-    command = (_interpreter(kind, programs, sandbox), main, *arguments)
+    interpreter, readable = _interpreter(kind, programs, sandbox)
+    command = (interpreter, main, *arguments)
     outcome = await sandbox.run(Program(command, _bytes(input), inside, readable), programs.limits)
     kept = await _keep(context, outcome, given, () if code is None else (main,))
     return _told(kind, outcome, kept, context, sandbox)
@@ -182,23 +182,26 @@ def _kind(language: str) -> str:
     return kind
 
 
-def _interpreter(kind: str, programs: Programs, sandbox: Sandbox) -> str:
-    """The command that runs a file of the language; ToolError when it is not installed."""
+def _interpreter(kind: str, programs: Programs, sandbox: Sandbox) -> tuple[str, tuple[Path, ...]]:
+    """The command that runs a file of the language, and what it reads; ToolError when it is not installed."""
     names, contained = _LANGUAGES[kind][0], sandbox.name in CONTAINERS
     if kind == "python" and programs.python is not None and not contained:
-        return str(programs.python)
+        return _of_python(programs.python)
     if contained or kind == "python":
-        return names[-1]
+        return names[-1], ()
     found = next((name for name in names if shutil.which(name, path=SEARCH)), None)
     if found is None:
         there = [other for other, (each, _) in _LANGUAGES.items() if any(shutil.which(n, path=SEARCH) for n in each)]
         raise ToolError(f"{names[0]} is not installed on this machine; there are {', '.join(there)}")
-    return found
+    return found, ()
 
 
-def _readable(python: Path | None) -> tuple[Path, ...]:
-    """The environment of an interpreter that is not the system's."""
-    return () if python is None or str(python.parent) in SEARCH.split(":") else (python.parent.parent,)
+def _of_python(python: Path) -> tuple[str, tuple[Path, ...]]:
+    """The command of an interpreter that was named, and what it reads: its environment, or its own libraries."""
+    if places.is_environment(python.parent.parent):
+        return str(python), (python.parent.parent,)
+    own = python.resolve()
+    return str(own), tuple(places.of_interpreter(own))
 
 
 # What comes back

@@ -39,7 +39,7 @@ class Memory:
 
     def attempts(self) -> dict[str, int]:
         """How often each step was started before."""
-        return {step: past.attempts for step, past in self.pasts.items() if step is not None}
+        return {step: past.attempts for step, past in self.pasts.items() if step is not None and past.attempts}
 
     def calls(self, call: Call) -> Call:
         """The layer by which a turn that was answered before is answered so again, without a request."""

@@ -21,9 +21,11 @@ ALL = "hosted: [code_interpreter, web_search, image_generation]"
 
 
 def analyst(cli: Cli, *settings: str) -> Cli:
-    """The command line with an agent that has every hosted tool, and these settings."""
+    """The command line with an agent of the user's own that has every hosted tool, and these settings."""
     front = "\n".join(["name: analyst", "description: Analyses.", ALL, *settings])
-    cli.file(".master-agent/agents/analyst.md", f"---\n{front}\n---\nYou analyse.\n")
+    path = cli.home / "config" / "agents" / "analyst.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"---\n{front}\n---\nYou analyse.\n")
     return cli
 
 

@@ -63,7 +63,10 @@ def _key(of: str, variable: str) -> About:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting of a run, checked; `origins` says where each came from."""
+    """Every setting of a run, checked; `origins` says where each came from.
+
+    `beside` are variables that were read and set nothing: the rest of a folder's .env may hold keys of other programs.
+    """
 
     openai_api_key: Annotated[
         str | None, About("key of the model's server", variable="OPENAI_API_KEY", folder=True, secret=True)
@@ -148,6 +151,7 @@ class Settings:
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -301,8 +305,10 @@ def load(
             origins[name] = "default"
             if setting.secret and keyring is not None and (key := keyring(setting.variable)):
                 values[name], origins[name] = setting.read(key, f"{setting.variable} in the keyring"), "keyring"
+    used = {table()[name].variable for name, origin in origins.items() if origin == ".env"}
+    beside = {variable: value for variable, value in dotenv.items() if value and variable not in used}
     notices += _part_keys_from_strange_servers(values, origins, dotenv)
-    return Settings(**values, origins=origins, notices=tuple(notices))
+    return Settings(**values, origins=origins, notices=tuple(notices), beside=beside)
 
 
 def _part_keys_from_strange_servers(

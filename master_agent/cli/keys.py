@@ -13,10 +13,11 @@ SHORTEST = 12  # characters of a variable's value that is taken for a key by its
 def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[str, str]:
     """The values of keys that this process knows, each with the name of where it stands.
 
-    They are its own, the passwords that stand in its addresses, and what the environment names so.
+    They are its own, the passwords that stand in its addresses, and what the environment and the .env name so.
     """
-    known = {value: name for name, value in environ.items() if NAMED.search(name.upper()) and len(value) >= SHORTEST}
-    known |= {password: name for name, value in environ.items() if "@" in value and (password := _password(value))}
+    variables = [*(settings.beside.items() if settings is not None else ()), *environ.items()]
+    known = {value: name for name, value in variables if NAMED.search(name.upper()) and len(value) >= SHORTEST}
+    known |= {password: name for name, value in variables if "@" in value and (password := _password(value))}
     for name, setting in table().items():
         value = getattr(settings, name) if settings is not None else environ.get(setting.variable)
         if value and setting.secret:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.canary import Canary
-from tests.conftest import Cli
+from tests.conftest import Cli, calls, says
 from tests.servers.chat import ChatServer, call, reply
 from tests.servers.loopback import Behaviour, Body
 
@@ -110,6 +110,22 @@ def test_a_plan_that_holds_a_key_is_refused(cli: Cli) -> None:
 
     assert (ran.code, "the plan holds the value of OPENAI_API_KEY" in ran.err) == (2, True)
     assert KEY.found({"out": ran.out, "err": ran.err}, cli.home / "state") == []
+
+
+def test_a_key_of_another_program_in_the_folders_env_is_cut_too_and_one_that_gives_way_to_yours(cli: Cli) -> None:
+    database = f"postgres://me:{OTHER.value}@127.0.0.1/db"
+    env = cli.file(".env", f"PAYMENT_TOKEN={TOKEN.value}\nDATABASE_URL={database}\nOPENAI_API_KEY={KEY.value}\n")
+    cli.variables["OPENAI_API_KEY"] = "the key of the user's own"
+    written = cli.file("notes.txt", "\n".join(canary.value for canary in (TOKEN, OTHER, KEY, PLAIN)))
+    script = cli.script(calls(("read_file", {"path": "notes.txt"})), says("Done."))
+
+    ran = cli("agents", "run", "file", "Read notes.txt", "--json", script)
+
+    assert ran.code == 0, ran.err
+    outputs = {"show": cli("show", "--events").out}
+    assert PLAIN.found(outputs)
+    for canary in (KEY, TOKEN, OTHER):
+        assert canary.found(outputs, cli.folder, cli.home, but=(written, env)) == []
 
 
 def test_a_traceback_holds_no_key_and_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:

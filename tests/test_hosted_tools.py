@@ -105,9 +105,10 @@ def test_nothing_that_is_there_is_replaced(cli: Cli) -> None:
     ],
 )
 def test_a_name_leads_nowhere_but_into_the_workspace(cli: Cli, name: str, path: str) -> None:
+    analyst(cli)
     before = {found for found in cli.folder.parent.rglob("*") if not found.is_relative_to(cli.folder)}
     with HostedServer([says(cites("Here.", file(name)))], {("cntr_1", "cfile_1"): b"content"}) as server:
-        done = asked(analyst(cli), server)
+        done = asked(cli, server)
 
     assert saved(cli, step(done)) == {path: b"content"}
     assert step(done)["text"] == "Here."

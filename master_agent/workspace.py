@@ -41,6 +41,9 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_SHORT = re.compile(r"(git|gitcre|git-cr|master|ssh|gnupg|aws|kube|netrc|pgpass|pypirc|npmrc|env\w*)~\d.*", re.DOTALL)
+"""The second names that FAT and NTFS give to such files, as Linux takes them too."""
+
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -364,15 +367,18 @@ def _fault(name: str) -> str | None:
         return "it is not Unicode text"
     if any(unicodedata.category(character) == "Cc" for character in name):
         return "it holds a control character"
-    if _SECRETS.fullmatch(_plain(name)):
+    before_colon = _plain(name.partition(":")[0])  # on NTFS, what follows names a part of the same file
+    if _SECRETS.fullmatch(_plain(name)) or _SECRETS.fullmatch(before_colon) or _SHORT.fullmatch(_plain(name)):
         return f'"{name}" may hold secrets, or steers what others run; choose another name'
     return None
 
 
-def _plain(name: str) -> str:
-    """The name as those file systems take it that know no case, no invisible characters and no compositions."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(character for character in plain if unicodedata.category(character) != "Cf")
+def _plain(path: str) -> str:
+    """The path as some file systems take it: they know no case, no compositions, no invisible characters, and no dots
+    and spaces at the end of a name."""
+    plain = unicodedata.normalize("NFKC", path).casefold()
+    plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
+    return "/".join(name.rstrip(". ") for name in plain.split("/"))
 
 
 def _shown(path: str) -> str:

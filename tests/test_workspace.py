@@ -314,6 +314,14 @@ def test_a_path_that_can_be_no_file_is_refused_with_the_reason(workspace: Worksp
         ".pgpass",
         "AuthKey.p8",
         "app.keystore",
+        ".git./config",
+        ".git /config",
+        ".env. .",
+        ".git:stream/config",
+        "12:30.pem",
+        "GIT~1/config",
+        "ENV~1.LOC",
+        "MASTER~1/agents/x.md",
     ],
 )
 def test_names_that_hold_secrets_or_steer_others_are_refused(workspace: Workspace, path: str) -> None:
@@ -325,7 +333,18 @@ def test_names_that_hold_secrets_or_steer_others_are_refused(workspace: Workspac
 
 
 @pytest.mark.parametrize(
-    "path", [".env.example", ".env.sample", ".ENV.template", ".gitignore", ".github/x.yml", "id_rsa.pub", "key.py"]
+    "path",
+    [
+        ".env.example",
+        ".env.sample",
+        ".ENV.template",
+        ".gitignore",
+        ".github/x.yml",
+        "id_rsa.pub",
+        "key.py",
+        "notes~1.md",
+        "git: how.md",
+    ],
 )
 def test_names_that_only_look_alike_are_allowed(workspace: Workspace, path: str) -> None:
     workspace.write(path, b"x")

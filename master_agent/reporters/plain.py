@@ -107,7 +107,7 @@ class PlainReporter(Silent):
             case ReuseRefused():
                 return f"{event.step}: not reused from {event.from_run}: {event.reason}"
             case FileChanged():
-                return f"{event.step or 'run'}: wrote {event.file.path} ({size(event.file.bytes)})"
+                return f"{event.step or 'run'}: writes {event.file.path} ({size(event.file.bytes)})"
             case StepFinished(step=str(step)):
                 began = self._began.pop(step, None)
                 return ended(step, event.result, None if began is None else self._clock() - began)

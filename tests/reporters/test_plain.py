@@ -33,7 +33,7 @@ Partly done: 2 done, 1 failed, 1 skipped; 9.4 s; 620 tokens in (200 cached), 84 
 PROGRESS = """\
 hero: started (image)
 hero: rate limited, told to wait 2.0 s
-hero: wrote images/hero.webp (48.2 kB)
+hero: writes images/hero.webp (48.2 kB)
 hero: done in 3.1 s
 page: started (code)
 page: done in 4.0 s

@@ -76,7 +76,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # of a new one, nobody else reads
         connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
     except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"the journal {path} cannot be opened: {error}", hint=ELSEWHERE) from None
+        raise JournalError(f"the journal {path} cannot be opened: {_why(path, error)}", hint=ELSEWHERE) from None
     try:
         # Looked at before anything is changed, the mode included: it may be somebody else's.
         application, version, tables = _look(connection)
@@ -94,11 +94,20 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise JournalError(f"the journal {path} cannot be used: {error}", hint=ELSEWHERE) from None
+        raise JournalError(f"the journal {path} cannot be used: {_why(path, error)}", hint=ELSEWHERE) from None
     except JournalError:
         connection.close()
         raise
     return connection
+
+
+def _why(path: Path, error: OSError | sqlite3.Error) -> str:
+    """What is wrong with a journal that cannot be opened, in words that name what SQLite leaves out."""
+    if path.parent.exists() and not path.parent.is_dir():
+        return f"{path.parent} is not a folder"
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        return f"the folder {path.parent} cannot be written to"
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 @contextmanager

@@ -331,8 +331,10 @@ def test_a_place_where_no_file_can_be_is_told_with_what_to_do(tmp_path: Path) ->
     for place in (tmp_path / "file" / "journal.db", tmp_path / "folder.db", Path("/proc/no/journal.db")):
         with pytest.raises(JournalError, match=r"cannot be (opened|used)") as caught:
             Journal(place, "run-1")
-        assert str(place) in caught.value.message
+        assert str(place) in caught.value.message and "Errno" not in caught.value.message
         assert "--state-dir" in str(caught.value.hint)
+    with pytest.raises(JournalError, match=f"{tmp_path / 'file'} is not a folder"):
+        Journal(tmp_path / "file" / "journal.db", "run-1")
 
 
 OPEN = """
@@ -360,7 +362,7 @@ def test_a_folder_that_may_not_be_written_is_told_with_what_to_do(there: bool) -
         folder.chmod(0o555)
         ran = subprocess.run([sys.executable, "-c", OPEN, database], cwd=ROOT, capture_output=True, text=True)
         folder.chmod(0o755)
-    assert "cannot be" in ran.stdout, ran.stderr
+    assert f"the folder {folder} cannot be written to" in ran.stdout, ran.stderr
     assert "--state-dir" in ran.stdout
 
 

@@ -52,8 +52,10 @@ def explained(database: Path, record: RunRecord, step: str) -> Explained:
     started = state.started.get(step)
     if started is None:
         known = [one.id for one in state.plan.plan] if state.plan else []
-        what = f'the step "{step}" never began' if step in known else f'no step "{step}"{suggestion(step, known)}'
-        raise UsageError(f"{what} in the run {record.run_id}")
+        run = f"the run {record.run_id}"
+        if step in known:
+            raise UsageError(f'the step "{step}" never began in {run}')
+        raise UsageError(f'{run} has no step "{step}"{suggestion(step, known)}')
     doer = f"agent {started.agent}" if started.agent else f"tool {started.tool}"
     result = _result(history, step)
     about = Explained(

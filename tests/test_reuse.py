@@ -107,6 +107,8 @@ def test_what_was_touched_since_is_done_again_and_so_is_what_follows_from_a_chan
     shown = cli("explain", changed.json["run_id"], "save").out
     assert "its inputs are not those of save of" in shown
     assert "    -Wet.\n    +Dark." in shown and "the same: arguments, tools, model" in shown
+    unknown = cli("explain", changed.json["run_id"], "pgae")
+    assert f'the run {changed.json["run_id"]} has no step "pgae"; did you mean "page"?' in unknown.err
 
 
 @pytest.mark.slow

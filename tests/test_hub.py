@@ -96,6 +96,7 @@ def test_a_name_stands_for_a_file_of_the_hub(pulled: Pulled, name: str, file: st
         (NAME, "abc", SettingsError, '"abc" is no sha256'),
         (NAME, "0" * 64, SettingsError, f"the hub has the file with the sha256 {SHA256}, not 000"),
         ("http://127.0.0.1:1/x.gguf", None, ModelError, "cannot be looked up: 127.0.0.1 cannot be reached"),
+        ("http://127.0.0.1:1", None, SettingsError, '"http://127.0.0.1:1" names no file'),
         ("http://10.0.0.1/x.gguf", None, SettingsError, "10.0.0.1 may not be fetched from"),
     ],
 )

@@ -22,6 +22,7 @@ def at(hub: Hub) -> tuple[str, ...]:
 
 def test_a_model_is_pulled_listed_and_removed(cli: Cli) -> None:
     with Hub({NAME: {"Tiny-Q4_K_M.gguf": MODEL}}) as hub:
+        assert "pull [OPTIONS] [NAME]" in cli("models", "pull", "--help").out
         asked = cli("models", "pull", NAME, *at(hub))
         assert (asked.code, hub.files.requests) == (2, [])
         assert "Tiny-Q4_K_M: 4.0 MB from 127.0.0.1" in asked.err and "--yes" in asked.err
@@ -62,6 +63,9 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
         terminal.child.sendintr()
         code, shown = terminal.end()
         assert code == 130 and "the same command goes on from it" in shown
+        (part,) = cli("models", "--json").json["embedded"]["unfinished"]
+        assert part["name"] == "Tiny-Q4_K_M" and part["bytes"] > 0
+        assert "Tiny-Q4_K_M: " in (listed := cli("models").out) and "a download that broke off" in listed
 
         hub.files.pace = 0
         ran = cli("models", "pull", NAME, "--yes", "--json", *at(hub))
@@ -89,7 +93,7 @@ def test_who_takes_no_offered_model_is_told_what_else_would_help(cli: Cli) -> No
         code, shown = terminal.end()
 
     assert code == 4 and "Three things would help" in " ".join(shown.split())
-    assert hub.files.requests == []
+    assert (hub.requests, hub.files.requests) == ([], [])  # the hub is asked nothing before the answer either
 
 
 @pytest.mark.slow

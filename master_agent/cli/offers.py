@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from master_agent.cli import exit_codes, pulling, reach, session, streams
+from master_agent.cli import exit_codes, failures, pulling, reach, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.cli.reach import Reached
 from master_agent.cli.wires import make_wire
@@ -71,16 +71,18 @@ def list_models(options: Options, context: typer.Context) -> int:
     for notice in settings.notices:
         streams.say(notice)
     offers = asyncio.run(_offers(settings))
+    here = pulling.shelved(settings)
+    nobody = None if offers or here else failures.explain(reach.nobody([]))[0]
     if options.json:
-        body = {"kind": "models", "version": 1, "providers": [_data(offer) for offer in offers]}
-        streams.print_json({**body, **pulling.shelf_data(settings)})
+        body = {"kind": "models", "version": 1, "error": nobody and nobody.model_dump()}
+        providers = [_data(offer) for offer in offers]
+        streams.print_json({**body, "providers": providers, **pulling.shelf_data(settings, here)})
     else:
         for offer in offers:
             _print(offer)
-        pulling.show_shelf(settings)
-    here = pulling.shelved(settings)
-    if not offers and not here:
-        raise reach.nobody([])
+        pulling.show_shelf(settings, here)
+    if nobody is not None:
+        failures.say(nobody)
     return exit_codes.DONE if here or any(offer.models for offer in offers) else exit_codes.NO_MODEL
 
 

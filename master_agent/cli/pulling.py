@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -24,7 +24,8 @@ from master_agent.settings import Settings
 
 T = TypeVar("T")
 Name = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="a short name, OWNER/REPOSITORY, or an address", show_default=False)
+    str | None,
+    typer.Argument(metavar="[NAME]", help="a short name, OWNER/REPOSITORY, or an address", show_default=False),
 ]
 Model = Annotated[str, typer.Argument(metavar="NAME", help="as models lists it", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask", show_default=False)]
@@ -108,7 +109,7 @@ def fetched(settings: Settings, name: str | None, sha256: str | None = None, *, 
             streams.say("It takes the place of the file of that name which is there.")
         if source.bytes > memory:
             streams.say(f"It needs more memory than this machine has: {gigabytes(memory)}.")
-        if ask and not _confirmed():
+        if ask and not confirmed():
             return None
         return asyncio.run(_with_fetcher(settings, lambda fetcher: _pull(fetcher, source, shelf)))
     except KeyboardInterrupt:
@@ -116,7 +117,8 @@ def fetched(settings: Settings, name: str | None, sha256: str | None = None, *, 
         raise
 
 
-def _confirmed() -> bool:
+def confirmed() -> bool:
+    """Whether a person wants the download; UsageError where nobody can be asked."""
     if not streams.interactive():
         raise UsageError("nothing was downloaded: there is no terminal to ask at", hint="Say so beforehand: --yes")
     return typer.confirm("Download it?", err=True)
@@ -197,21 +199,24 @@ def shelved(settings: Settings) -> list[ModelFile]:
     return found
 
 
-def shelf_data(settings: Settings) -> dict[str, Any]:
-    """What runs here and what could, as data."""
+def shelf_data(settings: Settings, here: Sequence[ModelFile]) -> dict[str, Any]:
+    """What runs `here` and what could, as data."""
     best = suggested(total())
     more = [{"name": known.name, "bytes": known.bytes, "suggested": known is best} for known in KNOWN]
-    here = [described(model) for model in shelved(settings)]
-    return {"embedded": {"installed": installed(), "models": here, "downloadable": more}}
+    parts = [{"name": name, "bytes": size} for name, size in local.shelf(settings).unfinished()]
+    models = [described(model) for model in here]
+    return {"embedded": {"installed": installed(), "models": models, "unfinished": parts, "downloadable": more}}
 
 
-def show_shelf(settings: Settings) -> None:
-    """What runs here and what could, as lines."""
-    here, best = shelved(settings), suggested(total())
+def show_shelf(settings: Settings, here: Sequence[ModelFile]) -> None:
+    """What runs `here` and what could, as lines."""
+    best = suggested(total())
     engine = "the embedded engine" if installed() else f"the embedded engine, which is not installed: {INSTALL}"
     streams.write(f"{engine}: {counted(len(here), 'model')} in {local.shelf(settings).folder}", hang=2)
     for model in here:
         streams.write(f"  {local.DOWNLOADED}{model.name}  {in_words(model)}", hang=4)
+    for name, size in local.shelf(settings).unfinished():
+        streams.write(f"  {name}: {gigabytes(size)} of a download that broke off; models pull goes on with it", hang=4)
     for known in KNOWN:
         if known.name not in (model.name for model in here):
             note = "; suits this machine" if known is best else ""

@@ -6,6 +6,7 @@ In order: what the user said; an OpenAI key; another provider's key; a local ser
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from master_agent.embedded import INSTALL, installed
 from master_agent.errors import ModelError
 from master_agent.local_servers import HERE, PORTS, SAID, SECONDS, LocalModel, LocalServer, described, find, origin_of
 from master_agent.openai_server import Server
@@ -162,11 +163,12 @@ class NobodyError(ModelError):
 def nobody(empty: Iterable[LocalServer]) -> NobodyError:
     """That there is no model to talk to, and what would help; `empty` are servers that answered and offer none."""
     idle = "".join(f"; {PROVIDERS[one.kind].title} answers at {one.origin}, but offers no model" for one in empty)
+    engine = "" if installed() else f"{INSTALL}, then "
     return NobodyError(
         "there is no model to talk to: no key (OPENAI_API_KEY or another provider's), no OPENAI_BASE_URL of another "
         f"server, and no server on this machine that answers{idle}",
         type="no_model",
         hint="Three things would help. A key: put OPENAI_API_KEY=… into .env (master-agent init asks for it). "
-        "A local server: install Ollama, then ollama pull qwen3.5:4b. A model in this program: "
-        "pip install 'master-agent[local]', then master-agent models pull. Or try without any: master-agent demo",
+        f"A local server: install Ollama, then ollama pull qwen3.5:4b. A model in this program: {engine}"
+        "master-agent models pull. Or try without any: master-agent demo",
     )

@@ -24,6 +24,11 @@ class Shelf:
         """The models that are there whole."""
         return sorted(path.stem for path in self.folder.glob("*.gguf") if path.is_file())
 
+    def unfinished(self) -> list[tuple[str, int]]:
+        """What downloads that broke off have left: names, and the bytes that are there."""
+        parts = self.folder.glob(f"*.gguf{PART}")
+        return sorted((path.name.removesuffix(f".gguf{PART}"), path.stat().st_size) for path in parts)
+
     def find(self, name: str) -> ModelFile:
         """The model of that name; SettingsError where there is none."""
         known = {each.lower(): each for each in self.names()}

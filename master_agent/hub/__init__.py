@@ -91,7 +91,7 @@ class Hub:
 
     async def _address_of(self, name: str) -> tuple[str, str]:
         if name.startswith(("http://", "https://")):
-            return _stem(urlsplit(name).path), name
+            return _stem(urlsplit(name).path, name), name
         if known := next((known for known in KNOWN if known.name == name.lower()), None):
             return known.name, self._resolve(known.repository, known.file)
         if not (found := _REPOSITORY.fullmatch(name)):
@@ -101,7 +101,7 @@ class Hub:
                 hint="For a file of your own nothing is downloaded: --model gguf:PATH",
             )
         file = found["file"] or await self._choose(found["repository"], found["quantization"])
-        return _stem(file), self._resolve(found["repository"], file)
+        return _stem(file, name), self._resolve(found["repository"], file)
 
     async def _choose(self, repository: str, quantization: str | None) -> str:
         """The file of a repository with that quantization."""
@@ -167,9 +167,9 @@ def _size(headers: Mapping[str, str]) -> int | None:
     return int(told) if told.isdecimal() else None
 
 
-def _stem(path: str) -> str:
-    """The name on the shelf of a file at the hub."""
+def _stem(path: str, named: str) -> str:
+    """The name on the shelf of a file at the hub; `named` is how it was asked for."""
     name = re.sub(r"[^\w.+-]", "_", PurePosixPath(path).name).removesuffix(".gguf").lstrip(".")
     if not name:
-        raise SettingsError(f'"{path}" names no file')
+        raise SettingsError(f'"{named}" names no file', hint="Give the address of the file itself: …/FILE.gguf")
     return name

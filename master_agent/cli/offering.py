@@ -30,4 +30,4 @@ def accepted(error: MasterAgentError, options: Options, settings: Settings) -> S
     except MasterAgentError as failed:
         streams.say(failed.message)
         return None
-    return model and replace(settings, model=f"{local.DOWNLOADED}{model.name}")
+    return None if model is None else replace(settings, model=f"{local.DOWNLOADED}{model.name}")

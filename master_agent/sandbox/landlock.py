@@ -54,13 +54,14 @@ class Landlock:
         running = await asyncio.to_thread(private.processes_now, person)
         async with private.private(person) as folder:
             with _ruleset(self.version, [*places.system(), *beside], folder.top) as ruleset:
+                others = person is not None or all(places.under(place, places.system()) for place in beside)
                 environ = {**launch.ENVIRON, **folder.environ, "PATH": places.search(python)}
                 job = {
                     **folder.job,
                     "environ": environ,
                     "nproc": limits.processes + running,
                     "confined": True,
-                    "filter": seccomp.program_filter(by_name=person is not None),
+                    "filter": seccomp.program_filter(by_name=person is not None, opened=others),
                     "ruleset": ruleset,
                 }
                 start = launch.Start(launch.warden(str(python)), job, (ruleset,), person)

@@ -109,7 +109,7 @@ def readable(folders: Sequence[Path], person: Person | None) -> list[Path]:
         for place in _of_environment(folder.absolute()) or [folder.absolute()]:
             if not place.exists():
                 raise SandboxError(f"{str(place)!r} is to be readable in the sandbox, and is no folder")
-            if Path.home().resolve().is_relative_to(place.resolve()):
+            if _home().is_relative_to(place.resolve()):
                 raise SandboxError(
                     f"{str(place)!r} would open the whole machine or the whole home folder to a program",
                     hint="Name the virtual environment itself.",
@@ -122,6 +122,12 @@ def readable(folders: Sequence[Path], person: Person | None) -> list[Path]:
             if not under(place, [*system(), *found]):
                 found.append(place)
     return found
+
+
+def _home() -> Path:
+    """The user's home folder; the top of the machine for a user who has none."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111  which does not fail for a user whom nobody knows
+    return home.resolve() if home.is_absolute() else Path("/")
 
 
 def _of_environment(folder: Path) -> list[Path]:

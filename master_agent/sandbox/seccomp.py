@@ -138,6 +138,8 @@ _CHANGES_BY_NAME_AARCH64 = {
     "removexattr": 14,
     "lremovexattr": 15,
 }
+_CHANGES_OPEN_X86_64 = {"fchmod": 91, "fchown": 93, "fsetxattr": 190, "fremovexattr": 199, "utimensat": 280}
+_CHANGES_OPEN_AARCH64 = {"fchmod": 52, "fchown": 55, "fsetxattr": 7, "fremovexattr": 16, "utimensat": 88}
 _JUDGED_X86_64 = {
     "clone": 56,
     "clone3": 435,
@@ -166,14 +168,15 @@ _JUDGED_AARCH64 = {
     "sched_setaffinity": 122,
     "sched_setattr": 274,
 }
-# The architecture's mark, the calls refused, those refused where names lead to the user's files, and those whose
-# arguments decide.
+# The architecture's mark, the calls refused, those refused where names lead to the user's files, those refused where
+# such files can be opened, and those whose arguments decide.
 _TABLES = {
-    "x86_64": (0xC000003E, _X86_64, _CHANGES_BY_NAME_X86_64, _JUDGED_X86_64),
-    "aarch64": (0xC00000B7, _AARCH64, _CHANGES_BY_NAME_AARCH64, _JUDGED_AARCH64),
+    "x86_64": (0xC000003E, _X86_64, _CHANGES_BY_NAME_X86_64, _CHANGES_OPEN_X86_64, _JUDGED_X86_64),
+    "aarch64": (0xC00000B7, _AARCH64, _CHANGES_BY_NAME_AARCH64, _CHANGES_OPEN_AARCH64, _JUDGED_AARCH64),
 }
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW… but time, which clone() cannot ask for
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # typing into a terminal
+_SET_FLAGS, _SET_ATTRIBUTES = 0x40086602, 0x401C5820  # of open files (FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR)
 _STREAM, _PACKETS = 1, 5  # kinds of sockets
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
@@ -189,13 +192,13 @@ def _machine(machine: str | None) -> str:
     return {"arm64": "aarch64"}.get(name := machine or platform.machine(), name)
 
 
-def program_filter(machine: str | None = None, *, by_name: bool = True) -> bytes:
+def program_filter(machine: str | None = None, *, by_name: bool = True, opened: bool = True) -> bytes:
     """The filter for a program in a sandbox. KeyError for an architecture without a table.
 
-    `by_name` says whether it may change owners, modes and times of files by their names; where those of the user's own
-    files can be reached, only those of open files may be changed.
+    `by_name` says whether it may change owners, modes and times of files by their names, `opened` whether those of
+    files that it has opened: not where they can be the user's own, for who may read a file may change those of it.
     """
-    mark, refused, by_names, judged = _TABLES[_machine(machine)]
+    mark, refused, by_names, of_open, judged = _TABLES[_machine(machine)]
     refuse, unknown, allow = _ERROR | errno.EPERM, _ERROR | errno.ENOSYS, (_RETURN, 0, 0, _ALLOW)
     lines = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, mark), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     if mark == _TABLES["x86_64"][0]:
@@ -204,13 +207,16 @@ def program_filter(machine: str | None = None, *, by_name: bool = True) -> bytes
     if not by_name:
         numbers += [*by_names.values(), *_CHANGES_BY_NAME_EVERYWHERE.values()]
         path = [_argument(1), (_EQUAL, 0, 3, 0), _argument(1, upper=True), (_EQUAL, 0, 1, 0), allow]
-        lines += _call(judged["utimensat"], [*path, (_RETURN, 0, 0, refuse)])
+        lines += _call(judged["utimensat"], [*path, (_RETURN, 0, 0, refuse)]) if opened else []
+    typing, flags = [(_EQUAL, _TIOCSTI), (_EQUAL, _TIOCLINUX)], [(_EQUAL, _SET_FLAGS), (_EQUAL, _SET_ATTRIBUTES)]
+    if not opened:
+        numbers += of_open.values()
     for number in numbers:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, refuse)]
     # Arguments of clone3 lie where a filter cannot look; without it, libraries use clone.
     lines += [(_EQUAL, 0, 1, judged["clone3"]), (_RETURN, 0, 0, unknown)]
     lines += _unless(judged["clone"], 0, [(_ANY_BIT, _NEW_NAMESPACES)], refuse)
-    lines += _unless(judged["ioctl"], 1, [(_EQUAL, _TIOCSTI), (_EQUAL, _TIOCLINUX)], refuse)
+    lines += _unless(judged["ioctl"], 1, typing if opened else [*typing, *flags], refuse)
     # A process may change its own limits and place in the queue, which the name 0 says; not those of the warden.
     for name in ("prlimit64", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"):
         lines += _unless(judged[name], 0, [(_AT_LEAST, 1)], refuse)

@@ -343,9 +343,11 @@ def test_no_scratch_folder_stays_behind(sandbox: Sandbox, temporary: Path) -> No
 
 
 ORDINARY = """import asyncio, sys
+from pathlib import Path
 from master_agent.sandbox import Program, ProgramLimits
 from master_agent.sandbox.mechanisms import find
-outcome = asyncio.run(asyncio.run(find(sys.argv[1])).run(Program(("python3", "-c", sys.argv[2])), ProgramLimits()))
+program = Program(("python3", "-c", sys.argv[2]), readable=tuple(map(Path, sys.argv[3:])))
+outcome = asyncio.run(asyncio.run(find(sys.argv[1])).run(program, ProgramLimits()))
 print(outcome.stdout.decode(), outcome.stderr.decode(), sorted(outcome.files))"""
 TOUCHES = """import os
 def refused(act, *given):
@@ -357,32 +359,62 @@ for act, *given in ((os.chmod, 0o777), (os.utime,), (os.chown, -1, -1), (os.setx
     refused(act, OWN, *given)
 for act, *given in ((os.kill, 0), (os.setpriority, 5), (os.sched_setaffinity, [0])):
     refused(act, *((os.PRIO_PROCESS,) if act is os.setpriority else ()), PID, *given)
-open('x', 'w'); os.fchmod(os.open('x', os.O_RDONLY), 0o600); print('looked')"""
+open('x', 'w'); print('looked')"""
+CHANGES = """import os, fcntl
+opened = os.open(OWN, os.O_RDONLY)
+for act in (lambda: os.fchmod(opened, 0o777), lambda: os.utime(opened, (1, 1)), lambda: os.fchown(opened, -1, GROUP),
+            lambda: os.setxattr(opened, 'user.x', b'x'), lambda: fcntl.ioctl(opened, 0x40086602, b'\\0' * 8)):
+    try: act()
+    except OSError: continue
+    print('done')
+open('x', 'w'); print('looked')"""
+
+
+class Ordinary:
+    """A user who owns a folder with a file; when the tests are root's, one that is nobody else."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.own = Path(folder), Path(folder, "own")
+        self.own.write_text("mine")
+        self.python, self.rights = sys.executable, dict[str, Any]()
+        if os.geteuid() == 0:
+            self.python, self.rights = "/usr/bin/python3", {"user": 54321, "group": 54321, "extra_groups": []}
+            if not (open_to_all(Path(self.python)) and open_to_all(ROOT / "master_agent")):
+                pytest.skip("an ordinary user cannot read this program")
+            for path in (self.folder, self.own):
+                os.chown(path, 54321, 54321)
+
+    def run(self, name: str, code: str, *readable: Path) -> tuple[str, str]:
+        """What comes of a program: of stdout, stderr and names of files one line, and what went wrong."""
+        environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [self.python, "-c", ORDINARY, name, code, *map(str, readable)]
+        ran = subprocess.run(command, env=environ, capture_output=True, text=True, cwd="/", **self.rights)
+        return ran.stdout, ran.stderr
 
 
 @pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
 def test_what_an_ordinary_user_owns_cannot_be_touched(name: str) -> None:
     sandbox_called(name)
-    user: dict[str, Any] = {}
-    python3 = sys.executable
     with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder, "own")
-        own.write_text("mine")
-        if os.geteuid() == 0:
-            python3, user = "/usr/bin/python3", {"user": 54321, "group": 54321, "extra_groups": []}
-            if not (open_to_all(Path(python3)) and open_to_all(ROOT / "master_agent")):
-                pytest.skip("an ordinary user cannot read this program")
-            for path in (Path(folder), own):
-                os.chown(path, 54321, 54321)
-        with subprocess.Popen(["sleep", "60"], **user) as other:
-            code = f"OWN, PID = {str(own)!r}, {other.pid}\n{TOUCHES}"
-            environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
-            ran = subprocess.run(
-                [python3, "-c", ORDINARY, name, code], env=environ, capture_output=True, text=True, cwd="/", **user
-            )
+        user = Ordinary(folder)
+        with subprocess.Popen(["sleep", "60"], **user.rights) as other:
+            said = user.run(name, f"OWN, PID = {str(user.own)!r}, {other.pid}\n{TOUCHES}")
             other.kill()
-        assert (ran.stdout, ran.stderr) == ("looked\n  ['x']\n", "")
-        assert (own.read_text(), own.stat().st_mode & 0o777) == ("mine", 0o644)
+        assert said == ("looked\n  ['x']\n", "")
+        assert (user.own.read_text(), user.own.stat().st_mode & 0o777) == ("mine", 0o644)
+
+
+@pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+def test_what_is_shown_to_a_program_of_what_its_user_owns_cannot_be_changed_by_opening_it(name: str) -> None:
+    sandbox_called(name)
+    with tempfile.TemporaryDirectory() as folder:
+        user = Ordinary(folder)
+        code = f"OWN, GROUP = {str(user.own)!r}, {user.own.stat().st_gid}\n{CHANGES}"
+        assert user.run("unsafe", code)[0].count("done") >= 3
+        user.own.chmod(0o644)
+        os.utime(user.own, (2, 2))
+        assert user.run(name, code, user.folder) == ("looked\n  ['x']\n", "")
+        assert (user.own.stat().st_mode & 0o777, user.own.stat().st_mtime) == (0o644, 2)
 
 
 def test_every_mechanism_says_whether_it_works_or_why_not() -> None:

@@ -56,7 +56,7 @@ def test_a_model_is_pulled_listed_and_removed(cli: Cli) -> None:
 
 def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
     with Hub({NAME: {"Tiny-Q4_K_M.gguf": MODEL}}) as hub:
-        hub.files.pace = 0.02
+        hub.files.holds_at = 2 << 20
         terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub))
         terminal.answer("Download it", "y\r")
         terminal.child.expect(r"[1-3]\.\d/4\.0 MB")
@@ -67,7 +67,7 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
         assert part["name"] == "Tiny-Q4_K_M" and part["bytes"] > 0
         assert "Tiny-Q4_K_M: " in (listed := cli("models").out) and "a download that broke off" in listed
 
-        hub.files.pace = 0
+        hub.files.holds_at = None
         ran = cli("models", "pull", NAME, "--yes", "--json", *at(hub))
 
     assert ran.code == 0 and Path(ran.json["path"]).read_bytes() == MODEL

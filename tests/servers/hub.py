@@ -30,6 +30,7 @@ class Files(Loopback):
         self.ranges = True
         self.weak = False  # whether the mark of a version says nothing of its bytes
         self.pace = 0.0  # seconds for each piece of an answer
+        self.holds_at: int | None = None  # bytes after which nothing more comes
         self.twisted = False  # whether the bytes come changed
 
     def behaviour(self, request: Recorded) -> Behaviour:
@@ -53,6 +54,8 @@ class Files(Loopback):
         rest = bytes(byte ^ 1 for byte in content[at:]) if self.twisted else content[at:]
         most = self.breaks.pop(0) if self.breaks else len(rest)
         for start in range(0, min(most, len(rest)), 1 << 16):
+            if self.holds_at is not None and at + start >= self.holds_at:
+                await asyncio.Event().wait()  # until the client goes
             exchange.writer.write(rest[start : min(start + (1 << 16), most)])
             await exchange.writer.drain()
             await asyncio.sleep(self.pace)

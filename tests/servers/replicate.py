@@ -6,6 +6,7 @@ which `tests/images/test_replicate.py` proves.
 
 import io
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,10 @@ class StandIn(ThreadingHTTPServer):
         self.lock = threading.RLock()
         self._looks: dict[str, int] = {}
         self._refusals = {name: list(getattr(script, name)) for name in ("create", "poll", "cancel", "file")}
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @property
     def running(self) -> list[str]:
@@ -269,7 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _received(self) -> Request:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
+        length = int(headers.get("content-length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever asked died in the middle: no service takes that for a request
+            raise ConnectionResetError
         request = Request(self.command, self.path, headers, body)
         with self.server.lock:
             self.server.requests.append(request)

@@ -24,7 +24,7 @@ _SAME_EVERYWHERE = {
     "memfd_secret": 447,
     "open_tree_attr": 467,
 }
-_CHANGES_BY_NAME_EVERYWHERE = {"fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469}
+_BY_NAME_EVERYWHERE = {"fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469}
 _X86_64 = {
     "socket": 41,
     "ptrace": 101,
@@ -71,7 +71,7 @@ _X86_64 = {
     "mq_open": 240,
     "mq_unlink": 241,
 }
-_CHANGES_BY_NAME_X86_64 = {
+_BY_NAME_X86_64 = {
     "chmod": 90,
     "chown": 92,
     "lchown": 94,
@@ -84,6 +84,7 @@ _CHANGES_BY_NAME_X86_64 = {
     "lsetxattr": 189,
     "removexattr": 197,
     "lremovexattr": 198,
+    "inotify_add_watch": 254,
 }
 _AARCH64 = {
     "socket": 198,
@@ -130,13 +131,14 @@ _AARCH64 = {
     "mq_open": 180,
     "mq_unlink": 181,
 }
-_CHANGES_BY_NAME_AARCH64 = {
+_BY_NAME_AARCH64 = {
     "fchmodat": 53,
     "fchownat": 54,
     "setxattr": 5,
     "lsetxattr": 6,
     "removexattr": 14,
     "lremovexattr": 15,
+    "inotify_add_watch": 27,
 }
 _CHANGES_OPEN_X86_64 = {"fchmod": 91, "fchown": 93, "fsetxattr": 190, "fremovexattr": 199, "utimensat": 280}
 _CHANGES_OPEN_AARCH64 = {"fchmod": 52, "fchown": 55, "fsetxattr": 7, "fremovexattr": 16, "utimensat": 88}
@@ -171,8 +173,8 @@ _JUDGED_AARCH64 = {
 # The architecture's mark, the calls refused, those refused where names lead to the user's files, those refused where
 # such files can be opened, and those whose arguments decide.
 _TABLES = {
-    "x86_64": (0xC000003E, _X86_64, _CHANGES_BY_NAME_X86_64, _CHANGES_OPEN_X86_64, _JUDGED_X86_64),
-    "aarch64": (0xC00000B7, _AARCH64, _CHANGES_BY_NAME_AARCH64, _CHANGES_OPEN_AARCH64, _JUDGED_AARCH64),
+    "x86_64": (0xC000003E, _X86_64, _BY_NAME_X86_64, _CHANGES_OPEN_X86_64, _JUDGED_X86_64),
+    "aarch64": (0xC00000B7, _AARCH64, _BY_NAME_AARCH64, _CHANGES_OPEN_AARCH64, _JUDGED_AARCH64),
 }
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW… but time, which clone() cannot ask for
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # typing into a terminal
@@ -195,7 +197,7 @@ def _machine(machine: str | None) -> str:
 def program_filter(machine: str | None = None, *, by_name: bool = True, opened: bool = True) -> bytes:
     """The filter for a program in a sandbox. KeyError for an architecture without a table.
 
-    `by_name` says whether it may change owners, modes and times of files by their names, `opened` whether those of
+    `by_name` says whether it may change owners, modes and times of files, and watch them, by their names; `opened` whether those of
     files that it has opened: not where they can be the user's own, for who may read a file may change those of it.
     """
     mark, refused, by_names, of_open, judged = _TABLES[_machine(machine)]
@@ -205,7 +207,7 @@ def program_filter(machine: str | None = None, *, by_name: bool = True, opened: 
         lines += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]  # the x32 way to the same calls
     numbers = [*refused.values(), *_SAME_EVERYWHERE.values()]
     if not by_name:
-        numbers += [*by_names.values(), *_CHANGES_BY_NAME_EVERYWHERE.values()]
+        numbers += [*by_names.values(), *_BY_NAME_EVERYWHERE.values()]
         path = [_argument(1), (_EQUAL, 0, 3, 0), _argument(1, upper=True), (_EQUAL, 0, 1, 0), allow]
         lines += _call(judged["utimensat"], [*path, (_RETURN, 0, 0, refuse)]) if opened else []
     typing, flags = [(_EQUAL, _TIOCSTI), (_EQUAL, _TIOCLINUX)], [(_EQUAL, _SET_FLAGS), (_EQUAL, _SET_ATTRIBUTES)]

@@ -359,6 +359,9 @@ for act, *given in ((os.chmod, 0o777), (os.utime,), (os.chown, -1, -1), (os.setx
     refused(act, OWN, *given)
 for act, *given in ((os.kill, 0), (os.setpriority, 5), (os.sched_setaffinity, [0])):
     refused(act, *((os.PRIO_PROCESS,) if act is os.setpriority else ()), PID, *given)
+import ctypes
+kernel = ctypes.CDLL(None)
+if kernel.inotify_add_watch(kernel.inotify_init(), os.path.dirname(OWN).encode(), 0xfff) >= 0: print('watched')
 open('x', 'w'); print('looked')"""
 CHANGES = """import os, fcntl
 opened = os.open(OWN, os.O_RDONLY)

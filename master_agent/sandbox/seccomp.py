@@ -197,8 +197,9 @@ def _machine(machine: str | None) -> str:
 def program_filter(machine: str | None = None, *, by_name: bool = True, opened: bool = True) -> bytes:
     """The filter for a program in a sandbox. KeyError for an architecture without a table.
 
-    `by_name` says whether it may change owners, modes and times of files, and watch them, by their names; `opened` whether those of
-    files that it has opened: not where they can be the user's own, for who may read a file may change those of it.
+    `by_name` says whether it may change owners, modes and times of files, and watch them, by their names; `opened`
+    whether it may change those of files that it has opened: not where they can be the user's own, for who may read a
+    file may change those of it.
     """
     mark, refused, by_names, of_open, judged = _TABLES[_machine(machine)]
     refuse, unknown, allow = _ERROR | errno.EPERM, _ERROR | errno.ENOSYS, (_RETURN, 0, 0, _ALLOW)

@@ -139,21 +139,22 @@ def test_a_plan_as_events_is_events_alone(cli: Cli, arguments: list[str]) -> Non
 
 
 def test_a_terminal_that_goes_away_ends_a_run_well(cli: Cli) -> None:
-    script = cli.script(says("Hi", step="quick"), {"step": "slow", "reply": {"hang": True}})
+    script = cli.script({"step": "quick", "reply": {"hang": True}})
     log = cli.folder / "log.jsonl"
 
     def as_usual() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-    arguments = ("run", cli.plan(QUICK, SLOW), script, "--events", "--log-file", str(log))
+    arguments = ("run", cli.plan(QUICK), script, "--events", "--log-file", str(log))
     process = cli.start(*arguments, preexec_fn=as_usual)
-    _wait_for_step(log, "slow")
+    _wait_for_step(log, "quick")
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=30)
 
     last = json.loads(out.splitlines()[-1])
     assert process.returncode == 143
     assert (last["type"], last["status"], last["error"]["type"]) == ("run_finished", "cancelled", "terminated")
+    assert last["error"]["hint"] == f"Go on with: master-agent resume {last['run_id']}"
 
 
 def test_under_nohup_a_terminal_may_go_away(cli: Cli) -> None:

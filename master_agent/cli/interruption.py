@@ -44,8 +44,10 @@ class Interruption:
         """Why the run was cancelled, and what is left of it."""
         type_, message, _ = _SIGNALS[self.received or signal.SIGINT]
         hint = None
-        if self.journal is not None and any(made.status == "done" for made in self.journal.state.results.values()):
-            hint = f"Finished steps have kept their results; go on with: master-agent resume {self.journal.run_id}"
+        if self.journal is not None and self.journal.state.started:
+            done = any(made.status == "done" for made in self.journal.state.results.values())
+            kept = "Finished steps have kept their results; go on" if done else "Go on"
+            hint = f"{kept} with: master-agent resume {self.journal.run_id}"
         return ErrorInfo(type=type_, message=message, hint=hint)
 
     @contextmanager

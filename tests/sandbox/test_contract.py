@@ -1,6 +1,7 @@
 """What every sandbox that works on this machine keeps: a program goes in, its outcome comes out, limits hold."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from master_agent.errors import SandboxError
-from master_agent.sandbox import MIB, File, Outcome, Program, ProgramLimits, Sandbox
+from master_agent.sandbox import MIB, File, Outcome, Program, ProgramLimits, Sandbox, launch
 from master_agent.sandbox.mechanisms import find, look
 from master_agent.sandbox.places import open_to_all
 from tests.conftest import ROOT
@@ -142,6 +143,32 @@ def test_a_virtual_environment_that_was_named_can_be_read_with_its_interpreter(s
     for place in (Path("/"), Path.home(), Path.home().parent):
         with pytest.raises(SandboxError, match="would open the whole machine or the whole home folder"):
             asyncio.run(safe.run(Program(("true",), readable=(place,)), LIMITS))
+
+
+def environments() -> bytes:
+    """What stands in the environment of each process that was started from here, and of those that they started."""
+    seen = b""
+    for pid in launch._family(os.getpid())[1:]:
+        with contextlib.suppress(OSError):
+            seen += Path(f"/proc/{pid}/environ").read_bytes()
+    return seen
+
+
+def test_nobody_who_is_started_for_a_program_has_a_key_in_the_environment(
+    safe: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-Tz7RkW3bXq5LmH9p")
+
+    async def looked() -> bytes:
+        command, seen = ("python3", "-c", "import time; time.sleep(0.3)"), b""
+        running = asyncio.create_task(safe.run(Program(command), LIMITS))
+        while not running.done():
+            await asyncio.sleep(0.01)
+            seen += await asyncio.to_thread(environments)
+        return seen
+
+    seen = asyncio.run(looked())
+    assert b"GIT_CONFIG_NOSYSTEM=1" in seen and b"canary" not in seen
 
 
 FORKS = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"

@@ -131,6 +131,7 @@ class Settings:
         Reusing, About("take over steps that an earlier run here did just so; all: with outside effects")
     ] = "off"
     plan_repairs: Annotated[NonNegativeInt, About("times the planner is shown its faults")] = 1
+    keyring: Annotated[tuple[str, ...], About("variable whose key is in the keyring of the system")] = ()
     allow_host: Annotated[tuple[str, ...], About("host that may be fetched from though its address is private")] = ()
     proxy: Annotated[str | None, About("HTTP proxy for downloads and models")] = None
     no_exec: Annotated[bool, About("take away the tools that run code")] = False
@@ -276,7 +277,8 @@ def load(
 ) -> Settings:
     """The settings of this process; SettingsError names the source of a value that cannot be.
 
-    `keyring` gives the key of a variable's name; it is asked for a key that stands nowhere else.
+    `keyring` gives the key of a variable's name; it is asked only for those that the setting of that name lists, where
+    they stand nowhere else: a keyring is slow, and may ask a person to open it.
     """
     config_file = config_folder(environ) / "config.toml"
     dotenv, config = read_dotenv(folder / ".env"), _config(config_file)
@@ -303,8 +305,10 @@ def load(
             break
         else:
             origins[name] = "default"
-            if setting.secret and keyring is not None and (key := keyring(setting.variable)):
-                values[name], origins[name] = setting.read(key, f"{setting.variable} in the keyring"), "keyring"
+    for name, setting in table().items():
+        kept = setting.secret and origins[name] == "default" and setting.variable in values.get("keyring", ())
+        if kept and keyring is not None and (key := keyring(setting.variable)):
+            values[name], origins[name] = setting.read(key, f"{setting.variable} in the keyring"), "keyring"
     used = {table()[name].variable for name, origin in origins.items() if origin == ".env"}
     beside = {variable: value for variable, value in dotenv.items() if value and variable not in used}
     notices += _part_keys_from_strange_servers(values, origins, dotenv)

@@ -33,6 +33,7 @@ def ring(cli: Cli) -> Path:
     kept.write_text(json.dumps({"master-agent OPENAI_API_KEY": KEY}))
     cli.variables["PYTHONPATH"] = f"{cli.home / 'site'}{os.pathsep}{cli.environ['PYTHONPATH']}"
     cli.variables["PYTHON_KEYRING_BACKEND"] = "kept_in_a_file.Keyring"
+    cli.variables["MASTER_AGENT_KEYRING"] = "OPENAI_API_KEY"
     return kept
 
 
@@ -52,6 +53,11 @@ def test_a_key_that_stands_nowhere_else_is_taken_from_the_keyring(cli: Cli, ring
     assert sent(cli) == (0, {"Bearer sk-of-the-environment"})
 
 
+def test_what_is_not_said_to_be_there_is_not_asked_for(cli: Cli, ring: Path) -> None:
+    cli.variables["MASTER_AGENT_KEYRING"] = "REPLICATE_API_TOKEN"
+    assert sent(cli) == (0, {"Bearer no-key"})
+
+
 def test_it_is_never_sent_to_a_server_that_a_folder_names(cli: Cli, ring: Path) -> None:
     assert sent(cli, "--of-the-folder") == (0, {"Bearer no-key"})
 
@@ -62,6 +68,7 @@ def test_a_keyring_that_breaks_holds_nothing(cli: Cli, ring: Path) -> None:
 
 
 def test_init_puts_keys_there_and_an_address_beside_them(cli: Cli, ring: Path) -> None:
+    cli.variables["MASTER_AGENT_KEYRING"] = ""
     terminal = AtTerminal(cli, "init")
     for question, said in (
         ("Keep keys", "keyring"),
@@ -75,4 +82,5 @@ def test_init_puts_keys_there_and_an_address_beside_them(cli: Cli, ring: Path) -
 
     assert (code, "sk-typed" in shown, (cli.folder / ".env").exists()) == (0, False, False)
     assert json.loads(ring.read_text())["master-agent OPENAI_API_KEY"] == "sk-typed-by-hand"
-    assert (cli.home / "config" / "config.toml").read_text() == 'openai_base_url = "http://h/v1"\n'
+    written = (cli.home / "config" / "config.toml").read_text()
+    assert written == 'openai_base_url = "http://h/v1"\nkeyring = ["OPENAI_API_KEY"]\n'

@@ -52,6 +52,7 @@ SAMPLES: dict[str, tuple[list[str], list[Any]]] = {
     "max_steps": (["1", "2", "3", "5"], [1, 2, 3, 5]),
     "reuse": (["on", "all", "off", "on"], []),
     "plan_repairs": (["0", "2", "3", "5"], [0, 2, 3, 5]),
+    "keyring": (["A, B", "C", "D", "E,"], [("A", "B"), ("C",), ("D",), ("E",)]),
     "allow_host": (["a, b", "c", "d", "e,"], [("a", "b"), ("c",), ("d",), ("e",)]),
     "proxy": (["http://a:1", "http://b:1", "http://c:1", "http://d:1"], []),
     "no_exec": (["true", "false", "1", "no"], [True, False, True, False]),

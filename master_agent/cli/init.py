@@ -61,7 +61,9 @@ def init(options: Options) -> int:  # noqa: ARG001
         _warn_of_git(env)
     choices = {name: _choice(name, known) for name in _CHOICES}
     # An address beside the keys of a keyring is your own: in a folder's .env it would get none of them.
-    chosen = {**own, **{name: value for name, value in choices.items() if value}}
+    chosen: dict[str, str | list[str]] = {**own, **{name: value for name, value in choices.items() if value}}
+    if keys and in_keyring:
+        chosen["keyring"] = sorted({*(known.keyring if known else ()), *keys})
     if chosen:
         write_config(config, chosen)
         streams.say(f"wrote {', '.join(chosen)} to {config}")
@@ -142,7 +144,7 @@ def write_env(path: Path, values: Mapping[str, str]) -> None:
         raise SettingsError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def write_config(path: Path, values: Mapping[str, str]) -> None:
+def write_config(path: Path, values: Mapping[str, str | list[str]]) -> None:
     """Sets keys in a TOML file and keeps its other lines and its comments."""
     import tomlkit
 

@@ -238,6 +238,7 @@ def test_ctrl_c_in_the_editor_is_the_editors(cli: Cli) -> None:
 
 def test_at_a_terminal_words_are_not_broken(cli: Cli) -> None:
     terminal = AtTerminal(cli, "Greet", "--yes", columns=40)
+    terminal.answer("Download it", "n\n")  # offered where nobody else answers
     code, shown = terminal.end()
 
     assert code == 4

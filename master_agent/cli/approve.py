@@ -57,6 +57,8 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, code: str
     writing = [s for s in plan.plan if "write" in _step_effects(s, team) and s not in paid]
     if writing:
         lines.append(f"{_count(writing, 'step')} may write files beneath {workspace.resolve()}: {_names(writing)}")
+    if fetching := [s for s in plan.plan if "network" in _step_effects(s, team) and s not in paid]:
+        lines.append(f"{_count(fetching, 'step')} may fetch from addresses of the internet: {_names(fetching)}")
     if running := executing(plan, team):
         lines.append(f"{_count(running, 'step')} may run code {code}: {_names(running)}")
     return lines

@@ -92,6 +92,17 @@ def test_one_that_replaces_a_built_in_agent_is_announced_before_the_plan_is_run(
     assert "agent code comes from this folder in place of the built-in one: .master-agent/agents/code.md" in ran.err
 
 
+def test_a_plan_says_before_it_is_run_that_it_reaches_addresses_runs_code_and_writes(cli: Cli) -> None:
+    fetch = {"id": "fetch", "tool": "download_image", "with": {"url": "http://127.0.0.1:9/?told=${params.text}"}}
+    compute = {"id": "compute", "tool": "run_code", "with": {"language": "python", "code": "1"}, "needs": []}
+
+    said = cli("run", cli.plan(fetch, compute), "--param", "text=x").err
+
+    before, _, _ = said.partition("fetch: started")
+    assert "1 step may fetch from addresses of the internet: fetch" in before
+    assert "2 steps may write files" in before and "1 step may run code" in before
+
+
 def test_at_a_terminal_the_person_is_asked_once_and_the_answer_is_kept(cli: Cli) -> None:
     agent(cli, PAINTER)
     command = ("agents", "run", "painter", "x", cli.script(PAINT), "--image-provider=placeholder")

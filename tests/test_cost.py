@@ -11,6 +11,7 @@ from master_agent.results import Usage
 from tests.conftest import Cli, calls, plans
 from tests.servers.chat import ChatServer, reply, status
 from tests.servers.replicate import TOKEN, Script, stand_in
+from tests.terminal import AtTerminal
 
 OPENAI = Prices()
 
@@ -188,3 +189,15 @@ def test_without_a_run_there_is_nothing_to_tell(cli: Cli) -> None:
 
     assert (ran.code, ran.out) == (2, "")
     assert "no run" in ran.err
+
+
+def test_in_a_narrow_terminal_the_list_of_runs_and_their_cost_break_no_word(cli: Cli) -> None:
+    script = cli.script(plans({"agent": "code", "prompt": "Greet."}), calls(("none", {})), {"reply": {"text": "Hi."}})
+    assert cli("Write a greeting for everybody who comes by", "--yes", script).code == 0
+
+    for command, words in (("runs", ("everybody who comes", "by")), ("cost", ("whole run", "in", "out", "cost"))):
+        code, shown = AtTerminal(cli, command, columns=60).end()
+        lines = shown.replace("\r", "").splitlines()
+        assert code == 0 and all(word in shown for word in words), shown
+        assert max(map(len, lines)) <= 60, shown
+    assert "too narrow for reasoning, written" in " ".join(shown.split())

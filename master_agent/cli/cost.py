@@ -1,5 +1,6 @@
 """The command `cost`: what a run has used, by call, step and run, in tokens, pictures and money."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ _NUMBERS = {
     "images": "pictures",
 }
 _UNKNOWN = "unknown"
+_LEAST = ("reasoning", "written", "cached", "pictures")  # what a narrow terminal does without, in this order
+_GAP = 2
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,8 +55,11 @@ def cost(options: Options, run: RunName = None) -> int:
     if options.json:
         streams.print_json(_data(run_id, steps))
     else:
-        for line in _table(steps):
+        lines, left_out = _table(steps, streams.width_of(sys.stdout))
+        for line in lines:
             streams.write(line)
+        if left_out:
+            streams.say(f"The terminal is too narrow for {', '.join(left_out)}; --json tells all.")
     return exit_codes.DONE
 
 
@@ -124,8 +130,8 @@ def _data(run_id: str, steps: Mapping[str | None, Sequence[Spent]]) -> dict[str,
     }
 
 
-def _table(steps: Mapping[str | None, Sequence[Spent]]) -> list[str]:
-    """Lines of equal columns: each step with its calls under it, and the whole."""
+def _table(steps: Mapping[str | None, Sequence[Spent]], most: int | None) -> tuple[list[str], list[str]]:
+    """Lines of equal columns: each step with its calls under it, and the whole; and what `most` leaves no room for."""
     rows = [["", *_NUMBERS.values(), "cost"]]
     for step, each in steps.items():
         rows.append([step or "(planner)", *_cells(each)])
@@ -133,14 +139,20 @@ def _table(steps: Mapping[str | None, Sequence[Spent]]) -> list[str]:
             said = "" if one.status in ("completed", "requires_action") else f" ({one.status})"
             rows.append([f"  {one.call} {one.name or 'model unknown'}{said}", *_cells([one])])
     rows.append(["whole run", *_cells([one for each in steps.values() for one in each])])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+    widths = {name: max(len(row[place]) for row in rows) for place, name in enumerate(rows[0])}
+    left_out: list[str] = []
+    for name in _LEAST:
+        if most is not None and sum(widths.values()) + _GAP * (len(widths) - 1) > most:
+            del widths[name]
+            left_out.append(name)
+    places = {name: rows[0].index(name) for name in widths}
+    lines = [
+        (" " * _GAP)
+        .join(row[place].rjust(widths[name]) if place else row[0].ljust(widths[name]) for name, place in places.items())
+        .rstrip()
         for row in rows
     ]
+    return lines, left_out
 
 
 def _cells(spent: Sequence[Spent]) -> list[str]:

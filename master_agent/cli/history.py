@@ -208,7 +208,9 @@ def runs(
         told = [one_line(visible(record.task or ""), 70)]
         told += [f"({_HOW[record.origin]} {record.parent})"] if record.origin in _HOW else []
         told += [f"(undone by {undone[record.run_id]})"] if undone[record.run_id] else []
-        streams.write(f"{record.run_id}  {_status(record):<9}  {began}  {' '.join(filter(None, told))}".rstrip())
+        streams.write(
+            f"{record.run_id}  {_status(record):<9}  {began}  {' '.join(filter(None, told))}".rstrip(), hang=2
+        )
     return exit_codes.DONE
 
 

@@ -105,15 +105,20 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def wrapped(text: str, stream: IO[str], *, hang: int = 0) -> str:
-    """The text with its lines broken between words, where the stream is a terminal that is narrower than they are."""
+def width_of(stream: IO[str]) -> int | None:
+    """The columns of the terminal that the stream is; None where it is none, or too narrow to be heeded."""
     if not stream.isatty():
-        return text
+        return None
     try:
         width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
-        return text
-    if width < NARROWEST:
+        return None
+    return None if width < NARROWEST else width
+
+
+def wrapped(text: str, stream: IO[str], *, hang: int = 0) -> str:
+    """The text with its lines broken between words, where the stream is a terminal that is narrower than they are."""
+    if (width := width_of(stream)) is None:
         return text
     lines: list[str] = []
     for line in text.split("\n"):

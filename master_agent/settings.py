@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -27,6 +28,7 @@ Reusing = Literal["off", "on", "all"]
 ImageProviderName = Literal["replicate", "openai", "placeholder"]
 ExecEngine = Literal["docker", "podman"]
 PREFIX = "MASTER_AGENT_"
+_DOTENV_LIMIT = 256 * 1024  # bytes; a stranger's could keep every command from its start
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _PROGRAM = ProgramLimits()
 _OPENAI = re.compile(r"https?://([a-z0-9-]+\.)?api\.openai\.com(?=[:/]|$)", re.IGNORECASE)
@@ -342,8 +344,11 @@ def read_dotenv(path: Path) -> dict[str, str | None]:
     from dotenv.parser import parse_stream
 
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            bindings = list(parse_stream(file))
+        with path.open("rb") as file:
+            content = file.read(_DOTENV_LIMIT + 1)
+        if len(content) > _DOTENV_LIMIT:
+            raise SettingsError(f"{path} holds more than {_DOTENV_LIMIT:,} bytes; it is no file of settings")
+        bindings = list(parse_stream(StringIO(content.decode("utf-8-sig"), newline=None)))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     for binding in bindings:

@@ -308,6 +308,8 @@ def test_a_wrong_flag_or_variable_is_told_by_its_name(machine: Machine) -> None:
 def test_sources_that_cannot_be_read_are_told(machine: Machine) -> None:
     machine.dotenv(b"OPENAI_API_KEY=\xff")
     assert ".env cannot be read" in machine.fault()
+    machine.dotenv(b"NAME=value\n" * 24_000)
+    assert ".env holds more than 262,144 bytes" in machine.fault()
     machine.dotenv("")
     (machine.home / "config.toml").mkdir()
     assert "config.toml cannot be read" in machine.fault()

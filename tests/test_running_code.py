@@ -61,6 +61,7 @@ def test_a_program_gets_what_its_call_names_and_gives_back_what_it_made(cli: Cli
         run_code("ends", language="shell", code="echo half > half; while :; do :; done"),
         run_code("secret", language="shell", code="cat .env", files="data/.env"),
         run_code("nobody", language="cobol", code="x"),
+        run_code("nul", language="shell", code="x", arguments=["a\0b"]),
     )
     ran = cli("run", plan, "--json", "--exec-cpu-seconds=1", "--exec-seconds=20")
 
@@ -93,6 +94,7 @@ def test_a_program_gets_what_its_call_names_and_gives_back_what_it_made(cli: Cli
     assert (results["ends"]["data"]["ended_by"], results["ends"]["data"]["saved"]) == ("cpu_seconds", [])
     assert "--exec-cpu-seconds" in results["ends"]["error"]["hint"]
     assert results["secret"]["error"]["type"] == "file_refused"
+    assert "an argument holds a NUL" in results["nul"]["error"]["message"]
     assert 'no language "cobol"' in results["nobody"]["error"]["message"]
     assert (cli.folder / "there.txt").read_text() == "the user's"
     assert not (cli.folder / "half").exists() and not (cli.folder / ".env").exists()

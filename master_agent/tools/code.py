@@ -101,10 +101,17 @@ async def run_code(
     main = context.workspace.name(file) if file is not None else _free(f"main{_LANGUAGES[kind][1]}", given)
     inside = given if code is None else {**given, main: File(_bytes(code))}
     interpreter, readable = _interpreter(kind, programs, sandbox)
-    command = (interpreter, main, *arguments)
+    command = (interpreter, main, *map(_argument, arguments))
     outcome = await sandbox.run(Program(command, _bytes(input), inside, readable), programs.limits)
     kept = await _keep(context, outcome, given, () if code is None else (main,))
     return _told(kind, outcome, kept, context, sandbox)
+
+
+def _argument(text: str) -> str:
+    """The text, where it can be the argument of a program."""
+    if b"\0" in _bytes(text):
+        raise ToolError("an argument holds a NUL, which no argument of a program can", type="wrong_arguments")
+    return text
 
 
 def _bytes(text: str) -> bytes:

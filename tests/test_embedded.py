@@ -135,6 +135,7 @@ def test_a_model_too_big_for_the_memory_is_refused_before_it_is_loaded(cli: Cli)
         (["--model", "gguf:none.gguf"], None, 2, "none.gguf cannot be read: No such file or directory"),
         (["--model", "gguf:."], None, 2, "is a folder, not a model"),
         (["--model", "gguf:"], None, 2, "names no model"),
+        (["--model", "gguf:m.gguf", "--wire", "responses"], None, 2, "the embedded engine speaks the wire chat alone"),
         (["--model", "local:none"], None, 2, 'no model "none" was downloaded'),
         ([], lambda cli: cli.file(".env", "MASTER_AGENT_MODEL=gguf:m.gguf"), 2, "a folder may not choose a file"),
     ],

@@ -107,6 +107,10 @@ async def embedded(
     settings: Settings, model: str, words: Words | None = None, say: Callable[[str], None] = lambda _text: None
 ) -> Models:
     """A model that is run here, by the name that it was asked for; `say` tells whoever waits for it."""
+    if settings.origins["wire"] == "flag" and settings.wire != "chat":
+        raise SettingsError(
+            f"--wire {settings.wire}: the embedded engine speaks the wire chat alone", hint="Leave it out."
+        )
     file = local.found(settings, model)
     wire = await local.open_wire(settings, file, say)
     context = f"{wire.capabilities.context:,} tokens for each of {wire.engine.slots} requests at once"

@@ -91,7 +91,12 @@ def test_who_takes_no_offered_model_is_told_what_else_would_help(cli: Cli) -> No
         terminal = offered(cli, hub, "Write some code")
         terminal.answer("Download it", "n\r")
         code, shown = terminal.end()
+        terminal = offered(cli, hub, "Write some code")
+        terminal.child.expect("Download it")
+        terminal.child.sendintr()
+        stopped, told = terminal.end()
 
+    assert stopped == 130 and "interrupted by Ctrl-C" in told and "Traceback" not in told
     assert code == 4 and "Three things would help" in " ".join(shown.split())
     assert (hub.requests, hub.files.requests) == ([], [])  # the hub is asked nothing before the answer either
 

@@ -121,7 +121,10 @@ def confirmed() -> bool:
     """Whether a person wants the download; UsageError where nobody can be asked."""
     if not streams.interactive():
         raise UsageError("nothing was downloaded: there is no terminal to ask at", hint="Say so beforehand: --yes")
-    return typer.confirm("Download it?", err=True)
+    try:
+        return typer.confirm("Download it?", err=True)
+    except typer.Abort:  # a run that asks this has a reporter, which knows of Ctrl-C only as what it is
+        raise KeyboardInterrupt from None
 
 
 async def _with_fetcher(settings: Settings, work: Callable[[Fetcher], Awaitable[T]]) -> T:

@@ -227,6 +227,13 @@ def test_a_script_runs_agents_with_hosted_tools_too(cli: Cli) -> None:
     assert (done.code, done.json["final"]) == (0, "Done."), done.out
 
 
+def test_what_the_provider_may_do_is_said_before_a_plan_is_run(cli: Cli) -> None:
+    done = analyst(cli)("run", cli.plan({"agent": "analyst", "prompt": "Do it"}), cli.script(scripted("Done.")))
+
+    said = "1 step may use code_interpreter, image_generation, web_search at the model's provider: analyst_1"
+    assert (done.code, said in done.err) == (0, True), done.err
+
+
 def test_the_journal_holds_which_file_was_made_and_not_its_bytes(cli: Cli) -> None:
     with HostedServer([says(picture(PNG), cites("Here.", file("a.csv")))], {("cntr_1", "cfile_1"): b"a,b"}) as server:
         done = asked(analyst(cli), server, "agents", "run", "analyst", "Do it", "--events")

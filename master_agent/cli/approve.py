@@ -59,9 +59,18 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, code: str
         lines.append(f"{_count(writing, 'step')} may write files beneath {workspace.resolve()}: {_names(writing)}")
     if fetching := [s for s in plan.plan if "network" in _step_effects(s, team) and s not in paid]:
         lines.append(f"{_count(fetching, 'step')} may fetch from addresses of the internet: {_names(fetching)}")
+    lines += _hosted(plan, team)
     if running := executing(plan, team):
         lines.append(f"{_count(running, 'step')} may run code {code}: {_names(running)}")
     return lines
+
+
+def _hosted(plan: Plan, team: Team) -> Iterable[str]:
+    """The steps whose agents may use tools that the model's provider runs, out of reach of what holds ours."""
+    steps = [step for step in plan.plan if isinstance(step, AgentStep) and team.agents[step.agent].hosted]
+    if steps:
+        tools = sorted({tool for step in steps for tool in team.agents[step.agent].hosted})
+        yield f"{_count(steps, 'step')} may use {', '.join(tools)} at the model's provider: {_names(steps)}"
 
 
 def executing(plan: Plan, team: Team) -> list[Step]:

@@ -122,11 +122,11 @@ def _step_effects(step: Step, team: Team) -> set[str]:
     return {effect for name in names if name in team.tools for effect in team.tools[name].effects}
 
 
-def _count(steps: list[Step], word: str) -> str:
+def _count(steps: Sequence[Step], word: str) -> str:
     return f"{len(steps)} {word}{'' if len(steps) == 1 else 's'}"
 
 
-def _names(steps: list[Step]) -> str:
+def _names(steps: Sequence[Step]) -> str:
     shown = ", ".join(step.id for step in steps[:8])
     return shown + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
 

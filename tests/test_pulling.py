@@ -58,6 +58,12 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
     with Hub({NAME: {"Tiny-Q4_K_M.gguf": MODEL}}) as hub:
         hub.files.holds_at = 2 << 20
         terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub))
+        terminal.child.expect("Download it")
+        terminal.child.sendintr()
+        code, shown = terminal.end()
+        assert code == 130 and "is kept" not in shown  # for there is nothing yet
+
+        terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub))
         terminal.answer("Download it", "y\r")
         terminal.child.expect(r"[1-3]\.\d/4\.0 MB")
         terminal.child.sendintr()

@@ -96,21 +96,19 @@ def fetched(settings: Settings, name: str | None, sha256: str | None = None, *, 
     """A model that is on the shelf now; None when a person said no. `name` is None for the one that suits best."""
     shelf, memory = local.shelf(settings), total()
     name = name or suggested(memory).name
+    source = asyncio.run(_with_fetcher(settings, lambda fetcher: Hub(fetcher, settings.hf_endpoint).find(name, sha256)))
+    if (there := _there(shelf, source)) is not None:
+        streams.say(f"{source.name} is there already.")
+        return there
+    where = f"{gigabytes(source.bytes)} from {urlsplit(source.url).netloc} into {shelf.folder}"
+    streams.say(f"{source.name}: {where}")
+    if shelf.path(source.name).is_file():
+        streams.say("It takes the place of the file of that name which is there.")
+    if source.bytes > memory:
+        streams.say(f"It needs more memory than this machine has: {gigabytes(memory)}.")
+    if ask and not confirmed():
+        return None
     try:
-        source = asyncio.run(
-            _with_fetcher(settings, lambda fetcher: Hub(fetcher, settings.hf_endpoint).find(name, sha256))
-        )
-        if (there := _there(shelf, source)) is not None:
-            streams.say(f"{source.name} is there already.")
-            return there
-        where = f"{gigabytes(source.bytes)} from {urlsplit(source.url).netloc} into {shelf.folder}"
-        streams.say(f"{source.name}: {where}")
-        if shelf.path(source.name).is_file():
-            streams.say("It takes the place of the file of that name which is there.")
-        if source.bytes > memory:
-            streams.say(f"It needs more memory than this machine has: {gigabytes(memory)}.")
-        if ask and not confirmed():
-            return None
         return asyncio.run(_with_fetcher(settings, lambda fetcher: _pull(fetcher, source, shelf)))
     except KeyboardInterrupt:
         streams.say("\nWhat is there is kept; the same command goes on from it.")

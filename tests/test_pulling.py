@@ -62,6 +62,9 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
         terminal.child.sendintr()
         code, shown = terminal.end()
         assert code == 130 and "is kept" not in shown  # for there is nothing yet
+        (cli.home / "cache" / "models").mkdir(parents=True)
+        (cli.home / "cache" / "models" / "Tiny-Q4_K_M.gguf.part").touch()  # as a full disk leaves it
+        assert cli("models", "--json").json["embedded"]["unfinished"] == []
 
         terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub))
         terminal.answer("Download it", "y\r")

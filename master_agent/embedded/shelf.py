@@ -26,8 +26,8 @@ class Shelf:
 
     def unfinished(self) -> list[tuple[str, int]]:
         """What downloads that broke off have left: names, and the bytes that are there."""
-        parts = self.folder.glob(f"*.gguf{PART}")
-        return sorted((path.name.removesuffix(f".gguf{PART}"), path.stat().st_size) for path in parts)
+        parts = [(path, path.stat().st_size) for path in self.folder.glob(f"*.gguf{PART}")]
+        return sorted((path.name.removesuffix(f".gguf{PART}"), size) for path, size in parts if size)
 
     def find(self, name: str) -> ModelFile:
         """The model of that name; SettingsError where there is none."""

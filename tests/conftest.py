@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from tests.warm import Warm
 GUARD = Path(__file__).parent / "guard"
 exec(compile((GUARD / "sitecustomize.py").read_text(), "guard", "exec"), {})  # the same guard as in started programs
 ROOT = Path(__file__).parent.parent
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else no program that a test starts hears Ctrl-C
 
 
 @dataclass(frozen=True)

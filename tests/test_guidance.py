@@ -189,6 +189,15 @@ def at_question(cli: Cli, *arguments: str, **variables: Any) -> AtTerminal:
     return AtTerminal(cli, "Greet", cli.script(*HELLO), *arguments, **variables)
 
 
+def test_what_was_typed_before_the_question_is_no_answer_to_it(cli: Cli) -> None:
+    terminal = at_question(cli)
+    terminal.child.send("y\n")
+    terminal.answer("Run it.*: ", "n\n")
+    code, shown = terminal.end()
+
+    assert (code, "Nothing was run." in shown) == (0, True)
+
+
 def test_a_wrong_answer_says_what_the_answers_are(cli: Cli) -> None:
     terminal = at_question(cli)
 

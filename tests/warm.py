@@ -109,6 +109,7 @@ def _serve(there: socket.socket) -> None:
     while True:
         head, ends, _, _ = socket.recv_fds(there, 8, 3)
         if not head:
+            there.close()
             sys.exit(0)
         order = json.loads(there.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
         pid = os.fork()

@@ -3,7 +3,9 @@
 import asyncio
 import shlex
 import tempfile
+import termios
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
@@ -230,6 +232,7 @@ class Asking:
         self.reporter.pause()
         answer = ""
         try:
+            _forget_typed(self.stdin)
             self.stderr.write(question)
             self.stderr.flush()
             with self.interruption.asking():
@@ -275,6 +278,12 @@ class Asking:
         finally:
             self.reporter.resume()
         return f"the editor {editor} ended with {code}; the plan is as it was" if code else None
+
+
+def _forget_typed(stdin: TextIO) -> None:
+    """Lets go of what was typed before the question stood there: it answers something that nobody had seen."""
+    with suppress(OSError, ValueError, termios.error):
+        termios.tcflush(stdin, termios.TCIFLUSH)
 
 
 async def _line(stream: TextIO) -> str:

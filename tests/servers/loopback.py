@@ -129,15 +129,19 @@ class Loopback:
             finally:
                 connections.discard(task)
                 writer.close()
+                if self._stop is not None and self._stop.is_set():
+                    writer.transport.abort()  # nobody takes what has not gone out yet
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
         server.close()
+        await _turns()  # for those whom it has just let in
         for task in list(connections):
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        await _turns()  # for the sockets to be closed
 
     async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Takes one request and answers it; whether the connection goes on."""
@@ -160,6 +164,11 @@ class Loopback:
             behaving.cancel()
             leaving.cancel()
             await asyncio.gather(behaving, leaving, return_exceptions=True)
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def _read(reader: asyncio.StreamReader) -> Recorded:

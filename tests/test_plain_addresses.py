@@ -5,6 +5,7 @@ import json
 import shutil
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ async def _encrypted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     body = json.dumps(COMPLETION).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
+    await _closed(writer)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _asked(certificate: Path, key: Path) -> str | None:
@@ -38,11 +46,13 @@ async def _asked(certificate: Path, key: Path) -> str | None:
         await _request(reader)
         where = f"location: https://localhost:{port}/v1/chat/completions"
         writer.write(f"HTTP/1.1 308 Permanent Redirect\r\n{where}\r\ncontent-length: 0\r\n\r\n".encode())
+        await _closed(writer)
 
     plain = await asyncio.start_server(send_on, "127.0.0.1", 0)
     client = Server(f"http://localhost:{plain.sockets[0].getsockname()[1]}/v1", "sk-test").client()
     async with encrypted, plain, client:
         made = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
+    await asyncio.sleep(0)  # for the last connection to be let go
     return made.choices[0].message.content
 
 
@@ -53,18 +63,7 @@ def test_certificates_are_read_when_something_is_encrypted_and_not_before(
     from openai import APIConnectionError
 
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    make = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     of = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([*make, *of, "-keyout", key, "-out", certificate], check=True, capture_output=True)
 

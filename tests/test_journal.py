@@ -429,7 +429,7 @@ def test_threads_that_open_a_new_journal_at_the_same_moment_all_get_it(tmp_path:
             gate.wait(10)
             try:
                 Journal(database, f"run-{number}").close()
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is told in the test's own thread
                 failures.append(error)
 
         threads = [threading.Thread(target=open_it, args=(database, i, gate, failures)) for i in range(8)]

@@ -107,7 +107,7 @@ async def start(model: ModelFile, fit: Fit) -> Engine:
         raise ModelError(
             f"the model {model.name} was not loaded in time", type="no_model", hint="Try again, or a smaller model."
         ) from None
-    except BaseException:
+    except BaseException:  # a cancelled start too: the process must not outlive it
         await _end(process)
         log.close()
         raise

@@ -171,9 +171,9 @@ def run(world: World, attack: Attack, mechanism: str, limits: dict[str, Any]) ->
 
 def tried(world: World, name: str, attack: Attack, mechanism: str, request: pytest.FixtureRequest) -> None:
     """The attack succeeds where nothing stops it, and with the mechanism what the table says happens."""
-    got, outcome = run(world, attack, mechanism, attack.limits)
     naive, free = run(world, attack, attack.control, FREE)
     assert naive, f"{name} does not work at all: {json.dumps(free)[:600]}"
+    got, outcome = run(world, attack, mechanism, attack.limits)
     found = cell(succeeded=got, ended_by=outcome["ended_by"], stderr=outcome["stderr"])
     keep(request.node, [*ATTACKS, *LIMITED].index(name), name, mechanism, found)
     assert not got, f"{name} got through {mechanism}: {json.dumps(outcome)[:600]}"

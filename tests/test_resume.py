@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from master_agent.events import RunStarted
+from master_agent.journal import Journal
 from tests.conftest import GUARD, Cli, calls, plans, says
 from tests.servers.chat import ChatServer, call, reply, status
 from tests.servers.loopback import Behaviour, Body
@@ -147,6 +149,17 @@ def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
     assert ran.code == 2 and "is at work in process" in ran.err
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
+
+
+def test_a_run_that_has_not_taken_in_its_plan_yet_is_at_work_too(cli: Cli) -> None:
+    with Journal(cli.home / "state" / "journal.db", "r1") as journal:
+        journal.note(RunStarted(task="Greet", workspace=str(cli.folder), folder=str(cli.folder), planned=True))
+        while not cli("show", "r1", "--events").out:  # written down by a thread of its own
+            continue
+
+        ran = cli("resume", "r1", cli.script(says("Hello.")))
+
+    assert ran.code == 2 and "is at work in process" in ran.err, ran.err
 
 
 @pytest.mark.parametrize("arguments", [["resume"], ["resume", "zzz"], ["show"]])

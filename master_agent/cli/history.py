@@ -107,7 +107,7 @@ def resume(
     check_not_undone(database, record)
     settings = settings_of_then(options, began)
     _check_same_folder(settings, began, history)
-    if state.plan is None and began.planned:
+    if state.plan is None and began.planned and not record.alive:  # of one at work, taking hold of it says so
         raise UsageError(
             f"the run {record.run_id} died before it had taken in its plan; nothing was done",
             hint="Run the plan again: master-agent run PLAN",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from master_agent.catalogue import Agent
+from master_agent.checker import check
 from master_agent.context import Boundaries
 from master_agent.dispatcher import Dispatcher
 from master_agent.events import Event
@@ -23,7 +24,6 @@ from master_agent.journal import Journal, fold, read
 from master_agent.layers import asked
 from master_agent.limits import Limits
 from master_agent.past import pasts
-from master_agent.plan import check
 from master_agent.prompts import Prompts
 from master_agent.run_files import StepFiles
 from master_agent.runner import Runner

@@ -8,9 +8,10 @@ from typing import Any
 from master_agent.answers import find_plan
 from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent
+from master_agent.checker import check
 from master_agent.context import Boundaries, tell_files
 from master_agent.errors import PlanError, PlanningError
-from master_agent.plan import STEP_ID, Plan, check
+from master_agent.plan import STEP_ID, Plan
 from master_agent.prompts import Prompts
 from master_agent.remember import Memory
 from master_agent.threads import AgentSpec, Call, CallOptions, CallRequest, Thread, UserTurn, Wire

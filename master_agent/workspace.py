@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Self
 
 from master_agent.beneath import FOLDER, clear, kind, made_folder, mode_of_target, open_root, opener, put
 from master_agent.errors import FileRefusedError
-from master_agent.plan import suggestion
 from master_agent.results import Artifact
+from master_agent.values import suggestion
 
 if TYPE_CHECKING:
     import mimetypes

@@ -39,7 +39,7 @@ LAYERS = [
     ["rows"],
     ["database", "done_steps", "past", "changes"],
     ["events"],
-    ["approval"],
+    ["approval", "checker"],
     ["plan"],
     ["references"],
     ["results"],

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from master_agent.checker import check
 from master_agent.context import Inputs
 from master_agent.dispatcher import Dispatcher, go_on
 from master_agent.errors import ErrorType, JournalError
 from master_agent.events import Event, StepFinished, StepStarted
-from master_agent.plan import Plan, Step, check
+from master_agent.plan import Plan, Step
 from master_agent.results import ErrorInfo, StepResult
 from tests.virtual_time import run_in_virtual_time
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
+from master_agent.checker import check
 from master_agent.events import (
     EVENT,
     Event,
@@ -28,7 +29,6 @@ from master_agent.events import (
     to_json,
     written,
 )
-from master_agent.plan import check
 from master_agent.results import Artifact, ErrorInfo, StepResult, Usage
 
 FILE = Artifact(path="a.png", media_type="image/png", bytes=3, sha256="0" * 64)

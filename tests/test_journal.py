@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from master_agent.checker import check
 from master_agent.database import APPLICATION_ID, SCHEMA_VERSION
 from master_agent.errors import JournalError
 from master_agent.events import (
@@ -33,7 +34,7 @@ from master_agent.events import (
     ToolReturned,
 )
 from master_agent.journal import GATHER_SECONDS, Journal, fold, read
-from master_agent.plan import Plan, check
+from master_agent.plan import Plan
 from master_agent.results import Artifact, ErrorInfo, StepResult, Usage
 from tests.conftest import ROOT
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from master_agent.checker import check, load
 from master_agent.errors import PlanError
-from master_agent.plan import MAX_BYTES, MAX_NEEDS, MAX_STEPS, AgentStep, Plan, ToolStep, check, load
+from master_agent.plan import MAX_BYTES, MAX_NEEDS, MAX_STEPS, AgentStep, Plan, ToolStep
 from master_agent.tools import StepName, tool
 
 AGENTS = ("image", "code", "file")

@@ -11,9 +11,10 @@ import pytest
 
 from master_agent.answers import find_plan
 from master_agent.catalogue import Agent
+from master_agent.checker import check
 from master_agent.context import Boundaries
 from master_agent.errors import ModelError, PlanError, PlanningError
-from master_agent.plan import AgentStep, Plan, check
+from master_agent.plan import AgentStep, Plan
 from master_agent.planner import MOST_FILES, Planner, exact_plan_schema, plan_schema
 from master_agent.prompts import Prompts
 from master_agent.threads import CallOptions, CallRequest, Reply, RunStatus, Thread, UserTurn

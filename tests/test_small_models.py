@@ -8,10 +8,10 @@ import pytest
 
 from master_agent.answers import find_plan
 from master_agent.catalogue import load_agents
+from master_agent.checker import check
 from master_agent.cli.build import builtin
 from master_agent.context import Boundaries, Inputs, tell
 from master_agent.errors import ModelError
-from master_agent.plan import check
 from master_agent.planner import SHORT, Planner, plan_schema, short_plan_schema
 from master_agent.prompts import Prompts
 from master_agent.results import StepResult

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from master_agent.checker import check
 from master_agent.context import Inputs
 from master_agent.dispatcher import Dispatcher
-from master_agent.plan import Plan, Step, check
+from master_agent.plan import Plan, Step
 from master_agent.results import StepResult
 from tests.conftest import Cli, says
 from tests.servers import assistant_runs, chat, responses

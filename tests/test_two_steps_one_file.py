@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from master_agent.plan import check
+from master_agent.checker import check
 from tests.conftest import Cli, calls, says
 
 FIRST = {"id": "first", "tool": "write_file", "with": {"path": "notes.txt", "content": "one"}, "needs": []}

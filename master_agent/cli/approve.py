@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from master_agent import plan as plans
+from master_agent import checker
 from master_agent.approval import Approved, Declined, Later
 from master_agent.cli import streams
 from master_agent.cli.build import builtin
@@ -257,8 +257,8 @@ class Asking:
                 return plan, draft
             try:
                 written = path.read_bytes()
-                raw = plans.load(written, source="the edited plan")
-                return plans.check(raw, self.team.agents, self.team.tools, task=plan.task), None
+                raw = checker.load(written, source="the edited plan")
+                return checker.check(raw, self.team.agents, self.team.tools, task=plan.task), None
             except PlanError as error:
                 streams.say(f"{error.message}\nThe plan is as it was before; e opens what you wrote once more.")
                 return plan, written

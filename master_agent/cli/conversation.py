@@ -17,8 +17,8 @@ from master_agent.events import (
     ToolCalled,
     ToolReturned,
 )
-from master_agent.plan import suggestion
 from master_agent.reporters.text import seconds, tokens
+from master_agent.values import suggestion
 
 PLANNER = "planner"
 Entry = dict[str, Any]

@@ -12,8 +12,8 @@ from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.cli.workshop import Order
 from master_agent.errors import UsageError
-from master_agent.plan import suggestion
 from master_agent.settings import load
+from master_agent.values import suggestion
 
 SCRIPTS = Path(__file__).parent.parent / "demos"
 FOLDER = "master-agent-demo"

@@ -17,8 +17,9 @@ from master_agent.cli.trust import Trust, in_words
 from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
 from master_agent.cli.workshop import Order, Team
 from master_agent.errors import MasterAgentError, UsageError
-from master_agent.plan import AgentStep, Plan, suggestion
+from master_agent.plan import AgentStep, Plan
 from master_agent.settings import config_folder
+from master_agent.values import suggestion
 
 _JSON = ("json",)
 

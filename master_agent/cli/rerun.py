@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from master_agent import plan as plans
+from master_agent import checker
 from master_agent.cli import streams
 from master_agent.errors import UsageError
 from master_agent.plan import Plan
 from master_agent.results import RunResult, StepResult
+from master_agent.values import suggestion
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def onto(whole: Plan, from_step: str, before: RunResult, workspace: Path, *, sou
     """The step and what follows from it, on an earlier result, which `source` names; UsageError as of `rerun`."""
     known = [step.id for step in whole.plan]
     if from_step not in known:
-        raise UsageError(f'--from: no step "{from_step}"{plans.suggestion(from_step, known)}')
+        raise UsageError(f'--from: no step "{from_step}"{suggestion(from_step, known)}')
     anew = whole.after(from_step)
     earlier = {
         step_id: result.model_copy(update={"status": "reused", "from_run": result.from_run or before.run_id})
@@ -87,7 +88,7 @@ def _part(whole: Plan, kept: frozenset[str]) -> Plan:
 
 
 def _result(path: Path) -> RunResult:
-    raw = plans.load(streams.read_file(path), source=str(path))
+    raw = checker.load(streams.read_file(path), source=str(path))
     try:
         return RunResult.model_validate(raw)
     except ValidationError:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from master_agent import plan as plans
+from master_agent import checker
 from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, keys, programs, reporting, saving, session, streams
 from master_agent.cli.approve import effects, executing, maker, say_unused
@@ -22,7 +22,7 @@ from master_agent.cli.trust import Trust
 from master_agent.cli.workshop import Order, Team
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
-from master_agent.plan import AgentStep, Plan
+from master_agent.plan import MAX_BYTES, AgentStep, Plan
 from master_agent.results import RunResult
 from master_agent.settings import Settings, config_folder
 
@@ -170,20 +170,20 @@ def read_plan(name: str, team: Team, params: Mapping[str, str]) -> Plan:
     source = source_of(name)
     if name == "-":
         content = streams.read_stdin()
-        if len(content) > plans.MAX_BYTES:
-            raise PlanError(f"{source} holds more than the {plans.MAX_BYTES:,} bytes that a plan may hold")
+        if len(content) > MAX_BYTES:
+            raise PlanError(f"{source} holds more than the {MAX_BYTES:,} bytes that a plan may hold")
         if not content.strip():
             raise UsageError("standard input is empty: the command before it made no plan")
     else:
         content = streams.read_file(Path(name))
-    raw = plans.load(content, source=source)
+    raw = checker.load(content, source=source)
     if isinstance(raw, dict) and raw.get("kind") == "result" and not raw.get("plan"):
         who = "the command before it" if name == "-" else f"the run whose result is in {source}"
         error = raw.get("error")
         why = f": {error['message']}" if isinstance(error, dict) and error.get("message") else ""
         raise UsageError(f"{who} made no plan{why}")
     try:
-        return plans.check(raw, team.agents, team.tools, params=params)
+        return checker.check(raw, team.agents, team.tools, params=params)
     except PlanError as error:
         if not error.faults:
             raise

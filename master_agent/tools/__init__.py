@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, c
 from master_agent.attachments import Attachment
 from master_agent.context import Inputs
 from master_agent.errors import MasterAgentError, SettingsError, ToolError
-from master_agent.plan import suggestion
 from master_agent.references import find
 from master_agent.results import Artifact, ErrorInfo, Usage
+from master_agent.values import suggestion
 
 if TYPE_CHECKING:
     from master_agent.fetch import Fetcher

@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, JsonValue
 
 from master_agent.errors import FileRefusedError, FileTakenError, SandboxError, ToolError
-from master_agent.plan import suggestion
 from master_agent.results import Artifact, ErrorInfo
 from master_agent.sandbox import Ended, File, Outcome, Program, ProgramLimits, Sandbox, places
 from master_agent.tools import Programs, ToolContext, ToolOutput, tool
+from master_agent.values import suggestion
 from master_agent.workspace import Workspace
 
 STRICT = "bubblewrap"

@@ -14,8 +14,8 @@ from pathlib import Path
 from master_agent.approval import Approved
 from master_agent.cli import build, session
 from master_agent.cli.options import Options
+from master_agent.cli.order import Order, People
 from master_agent.cli.work import read_plan
-from master_agent.cli.workshop import Order, People
 from master_agent.events import Event, ToolCalled
 from master_agent.journal import GATHER_SECONDS
 from master_agent.plan import Plan

@@ -15,9 +15,9 @@ from master_agent.approval import Approved, Declined, Later
 from master_agent.cli import streams
 from master_agent.cli.build import builtin
 from master_agent.cli.interruption import Interruption
+from master_agent.cli.order import Team
 from master_agent.cli.painters import image_provider, no_pictures
 from master_agent.cli.trust import Trust, in_words
-from master_agent.cli.workshop import Team
 from master_agent.errors import FileRefusedError, PlanError, UsageError
 from master_agent.events import ToolCalled
 from master_agent.openai_server import Server

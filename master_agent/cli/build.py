@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from master_agent.catalogue import load_agents
 from master_agent.cli import cassettes, models, spending
-from master_agent.cli.workshop import Order, People, Team, Workshop
+from master_agent.cli.order import Order, People, Team
+from master_agent.cli.workshop import Workshop
 from master_agent.context import Boundaries, draw_mark
 from master_agent.fetch import Fetcher
 from master_agent.journal import Journal

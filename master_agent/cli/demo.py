@@ -10,7 +10,7 @@ import typer
 
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.options import Options, with_options
-from master_agent.cli.workshop import Order
+from master_agent.cli.order import Order
 from master_agent.errors import UsageError
 from master_agent.settings import load
 from master_agent.values import suggestion

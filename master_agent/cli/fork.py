@@ -13,9 +13,9 @@ from master_agent.cli import session
 from master_agent.cli.history import check_not_undone, settings_of_then
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.order import Order
 from master_agent.cli.rerun import onto
 from master_agent.cli.work import asks_models, given_files, task_text
-from master_agent.cli.workshop import Order
 from master_agent.database import find_run, get_blob, reading
 from master_agent.errors import JournalError, UsageError
 from master_agent.events import Event, RunStarted

@@ -13,8 +13,8 @@ from master_agent.cli import addresses, exit_codes, reporting, session, streams,
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, one_of, with_options
+from master_agent.cli.order import Order
 from master_agent.cli.work import asks_models
-from master_agent.cli.workshop import Order
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json

@@ -13,9 +13,9 @@ from master_agent.cli import exit_codes, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.order import Order, Team
 from master_agent.cli.trust import Trust, in_words
 from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
-from master_agent.cli.workshop import Order, Team
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan
 from master_agent.settings import config_folder

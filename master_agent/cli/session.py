@@ -13,8 +13,8 @@ from master_agent.cli import addresses, build, exit_codes, failures, keys, progr
 from master_agent.cli.approve import Asking, maker
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
+from master_agent.cli.order import Order, People, Team
 from master_agent.cli.trust import Trust
-from master_agent.cli.workshop import Order, People, Team
 from master_agent.errors import ModelError, UsageError
 from master_agent.master import Master
 from master_agent.plan import Plan

@@ -17,9 +17,9 @@ from master_agent.cli import arguments, exit_codes, keys, programs, reporting, s
 from master_agent.cli.approve import effects, executing, maker, say_unused
 from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.order import Order, Team
 from master_agent.cli.rerun import rerun
 from master_agent.cli.trust import Trust
-from master_agent.cli.workshop import Order, Team
 from master_agent.errors import PlanError, UsageError
 from master_agent.master import Master
 from master_agent.plan import MAX_BYTES, AgentStep, Plan

@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from master_agent import __version__, layers
-from master_agent.approval import Approve
 from master_agent.attachments import Attachment
 from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
@@ -19,6 +18,7 @@ from master_agent.cli.kept import flags_of
 from master_agent.cli.keys import secrets_of
 from master_agent.cli.lineage import files_of
 from master_agent.cli.models import Models
+from master_agent.cli.order import Order, People, Team
 from master_agent.cli.painters import image_provider, make_images
 from master_agent.cli.wires import Words
 from master_agent.dispatcher import Dispatcher
@@ -26,11 +26,9 @@ from master_agent.events import (
     Event,
     FileChanged,
     FileContested,
-    Origin,
     RunResumed,
     RunStarted,
     StepStarted,
-    ToolCalled,
     ToolProgressed,
 )
 from master_agent.exchanges import Deck
@@ -45,7 +43,7 @@ from master_agent.openai_server import Server
 from master_agent.past import pasts
 from master_agent.plan import Plan
 from master_agent.planner import Planner
-from master_agent.remember import Memory, RememberedUses, Unverified
+from master_agent.remember import Memory, RememberedUses
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.retry import RetryPolicy
 from master_agent.reuse import Reuse, steps_before
@@ -59,62 +57,6 @@ from master_agent.workspace import Workspace
 
 _AROUND_A_PROGRAM = 60.0  # seconds, in which its files are read and saved
 PROGRAM = f"master-agent {__version__}"
-
-
-@dataclass(frozen=True)
-class Team:
-    """Who can be given a step: the agents and the tools; `taken` are the tools that a setting took away."""
-
-    agents: dict[str, Agent]
-    tools: dict[str, Tool]
-    taken: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is wanted of a run beside its settings.
-
-    `anew` is a step that is performed whatever was done before; `history` is what was read of a run to `resume`.
-    """
-
-    task: str | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
-    planner: bool = True
-    asks_models: bool = True
-    given: tuple[Attachment, ...] = ()
-    resume: str | None = None
-    history: Sequence[Event] = ()
-    mark: str | None = None
-    made: Mapping[str, str] = field(default_factory=dict)
-    earlier: Mapping[str, StepResult] = field(default_factory=dict)
-    parent: str | None = None
-    origin: Origin | None = None
-    before: str = ""
-    anew: str | None = None
-    allow_unpriced: bool = False
-    unsafe_exec: bool = False
-
-    def without(self, secrets: Secrets) -> "Order":
-        """The order with the task and its parameters as they may be told."""
-        task = None if self.task is None else secrets.hide(self.task)
-        return replace(self, task=task, params=secrets.hide_in(dict(self.params)))
-
-    @property
-    def said(self) -> dict[str, str]:
-        """All that a person said with the run, by what it is."""
-        params = {f"the parameter {name}": text for name, text in self.params.items()}
-        files = {f"the file {file.name}": file.text for file in self.given if not file.is_picture}
-        return {"the task": self.task or "", **params, **files}
-
-
-@dataclass(frozen=True)
-class People:
-    """Who is asked and told: about the plan, about effects that nobody can look up, and of choices made."""
-
-    approve: Approve
-    unverified: Callable[[ToolCalled], Awaitable[Unverified]]
-    say: Callable[[str], None]
-    listeners: tuple[Callable[[Event], None], ...] = ()
 
 
 @dataclass(frozen=True)

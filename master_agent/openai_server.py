@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
 from master_agent.hosts import is_near, on_this_machine
-from master_agent.quick import importing
 from master_agent.results import Usage
 
 if TYPE_CHECKING:
@@ -146,14 +145,13 @@ class Server:
         The SDK would add a key, an address, an organisation, a project and an Authorization header of the environment,
         whichever server this is; so none of them is left to it.
         """
-        with importing():
-            from openai import AsyncOpenAI
+        from master_agent.sdk import openai
 
         key = (self.api_key or "").strip() or "no-key"  # the SDK wants one; servers that need none do not look at it
         if not key.isascii() or not key.isprintable() or " " in key:
             message = f"the key for {self.shown} holds characters that no key has"
             raise ModelError(message, type="authentication", hint=f"Copy the key again into {self.variable}.")
-        client = AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             api_key=key,
             base_url=self.address,
             max_retries=0,
@@ -169,14 +167,15 @@ class Server:
         For a plain address it is made without the 30 ms of reading certificates.
         """
         import httpx2
-        from openai import DefaultAsyncHttpxClient
+
+        from master_agent.sdk import openai
 
         limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS)
         if self.proxy is not None and not self.is_here:
-            return DefaultAsyncHttpxClient(limits=limits, proxy=self.proxy, trust_env=False)
+            return openai.DefaultAsyncHttpxClient(limits=limits, proxy=self.proxy, trust_env=False)
         if self.address.startswith("http:"):
-            return DefaultAsyncHttpxClient(limits=limits, verify=_WhenNeeded(ssl.PROTOCOL_TLS_CLIENT))
-        return DefaultAsyncHttpxClient(limits=limits)
+            return openai.DefaultAsyncHttpxClient(limits=limits, verify=_WhenNeeded(ssl.PROTOCOL_TLS_CLIENT))
+        return openai.DefaultAsyncHttpxClient(limits=limits)
 
     def clean(self, text: str, length: int = 400) -> str:
         """The text on one line, without keys, and no longer than `length`."""
@@ -211,7 +210,8 @@ class Server:
     def error(self, error: Exception) -> ModelError:
         """An exception of the SDK or of its HTTP client as one of ours."""
         import httpx2
-        import openai
+
+        from master_agent.sdk import openai
 
         match error:
             case openai.APIStatusError():
@@ -298,9 +298,9 @@ class Server:
 
 def request_options(timeout: float) -> "RequestOptions":
     """One request's options: nothing is tried again and no redirect followed behind our back; waits in seconds."""
-    from openai import Timeout
+    from master_agent.sdk import openai
 
-    return {"max_retries": 0, "follow_redirects": False, "timeout": Timeout(timeout, connect=min(10.0, timeout))}
+    return {"max_retries": 0, "follow_redirects": False, "timeout": openai.Timeout(timeout, connect=min(10.0, timeout))}
 
 
 def usage_of(data: object) -> Usage | None:
@@ -398,7 +398,8 @@ def _hint(type_: ErrorType, server: Server, *, retryable: bool = False) -> str |
 def _failures() -> tuple[type[Exception], ...]:
     """What the SDK raises: its own errors, and what it lets through of its HTTP client and of reading JSON."""
     import httpx2
-    import openai
+
+    from master_agent.sdk import openai
 
     return (
         openai.OpenAIError,

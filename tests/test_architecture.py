@@ -44,7 +44,8 @@ LAYERS = [
     ["references"],
     ["results"],
     ["attachments"],
-    ["quick"],
+    ["sdk"],
+    ["quick", "re_exports"],
     ["errors", "secrets", "values", "hosts", "brackets"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -189,6 +190,24 @@ def test_every_command_stands_in_the_table_and_in_its_module() -> None:
             registered |= {group.name: path.stem for group in app.registered_groups}
 
     assert registered == {name: listed.module for name, listed in (COMMANDS | HIDDEN).items()}
+
+
+def test_the_sdk_is_imported_in_one_place() -> None:
+    importing = set()
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        for_types = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        for node in set(ast.walk(tree)) - for_types:
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            importing |= {dotted(path) for name in named if name.partition(".")[0] == "openai"}
+
+    assert importing == {"master_agent.sdk"}
 
 
 def test_the_engine_is_imported_without_sdk_and_http_client() -> None:

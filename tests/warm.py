@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-ALSO_IMPORTED = ("openai", "openai.resources.responses", "openai.resources.chat", "httpx", "rich.console", "rich.live")
+ALSO_IMPORTED = ("master_agent.sdk", "httpx", "rich.console", "rich.live")
 
 
 class Ended(NamedTuple):

@@ -98,7 +98,7 @@ async def master(
                 cassettes.deck(settings, chosen, played, words[1].mark, order.task) as deck,
             ):
                 if chosen.wire.name in SPOKEN_BY_THE_SDK and played is None:
-                    beside_waiting("openai", after=0)  # for the disk, which keeps that the run began
+                    beside_waiting("master_agent.sdk", after=0)  # for the disk, which keeps that the run began
                 workshop = Workshop(settings, team, order, people, journal, workspace, words, chosen, fetcher, deck)
                 try:
                     yield workshop.master(why_cancelled)

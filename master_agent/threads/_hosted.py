@@ -104,14 +104,14 @@ async def fetched(client: "AsyncOpenAI", server: Server, file: Cited, deadline: 
 
 
 async def _content(client: "AsyncOpenAI", server: Server, file: Cited, deadline: Deadline) -> bytes:
-    from openai import AsyncStream
+    from master_agent.sdk import openai
 
     if not (_ID.fullmatch(file.container) and _ID.fullmatch(file.id)):
         raise ModelError(f"{server.shown} gave it an id that cannot be one", type="malformed_reply")
     path = f"/containers/{quote(file.container)}/files/{quote(file.id)}/content"
     options = request_options(FETCHING)
     options["headers"] = {"Accept": "application/binary"}
-    asked = client.get(path, cast_to=object, options=options, stream=True, stream_cls=AsyncStream[object])
+    asked = client.get(path, cast_to=object, options=options, stream=True, stream_cls=openai.AsyncStream[object])
     stream = await server.bounded(asked, deadline)
     try:
         return await server.bounded(_no_more(stream.response), deadline)

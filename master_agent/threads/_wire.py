@@ -152,7 +152,8 @@ class OneRequestWire:
 
     async def _ask(self, body: dict[str, Any], seconds: float, answer: Answering) -> AsyncGenerator[str, None]:
         import httpx2
-        from openai import AsyncStream
+
+        from master_agent.sdk import openai
 
         client = self.client()  # the first one takes a while to make, which is not the server's time
         deadline = Deadline.after(seconds, f"did not finish its reply within {seconds:g} s")
@@ -163,7 +164,7 @@ class OneRequestWire:
             answer.whole((await self.server.bounded(plain, deadline)).content)
             return
         streamed = client.post(
-            self.path, cast_to=object, body=body, options=options, stream=True, stream_cls=AsyncStream[object]
+            self.path, cast_to=object, body=body, options=options, stream=True, stream_cls=openai.AsyncStream[object]
         )
         stream = await self.server.bounded(streamed, deadline)
         try:

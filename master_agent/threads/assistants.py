@@ -190,14 +190,14 @@ class Assistants(OneRequestWire):
 
     async def events(self, path: str, body: Mapping[str, Any], deadline: Deadline) -> AsyncGenerator[Event, None]:
         """What comes of a request that sets a run going: the events of its stream, or the run as it is then."""
-        from openai import AsyncStream
+        from master_agent.sdk import openai
 
         if not body.get("stream"):
             yield await self.request("POST", path, deadline, body=body)
             return
         options: RequestOptions = {**_options(deadline), "synthesize_event_and_data": True}
         asked = self.client().post(
-            path, cast_to=object, body=body, options=options, stream=True, stream_cls=AsyncStream[object]
+            path, cast_to=object, body=body, options=options, stream=True, stream_cls=openai.AsyncStream[object]
         )
         stream = await self.server.bounded(asked, deadline)
         try:

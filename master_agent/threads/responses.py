@@ -309,10 +309,12 @@ def _format(agent: AgentSpec, able: Capabilities) -> Mapping[str, Any]:
 
 def _answered(error: ModelError) -> tuple[int, Said]:
     """The status that the error was made from, and what the server said with it; 0 and nothing if it did not answer."""
-    from openai import APIStatusError
+    from master_agent.sdk import openai
 
     cause = error.__cause__
-    return (cause.status_code, read_said(cause.response.text)) if isinstance(cause, APIStatusError) else (0, Said(""))
+    if not isinstance(cause, openai.APIStatusError):
+        return 0, Said("")
+    return cause.status_code, read_said(cause.response.text)
 
 
 def _forgotten(held: str, said: Said) -> bool:

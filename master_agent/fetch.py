@@ -6,36 +6,27 @@ the one that is given. Through that one the names are looked up and the addresse
 """
 
 import asyncio
-import ipaddress
 import json as jsonlib
-import os
-import socket
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import JsonValue
 
 from master_agent import __version__
 from master_agent.errors import FetchRefusedError, ToolError
-from master_agent.hosts import on_this_machine
 
 if TYPE_CHECKING:
     import httpcore
     import httpx
 
-    Backend = httpcore.AsyncNetworkBackend
-else:
-    Backend = object  # httpcore is imported when something is fetched: the start must not wait for it
+    from master_agent.guard import Guard  # with httpcore, when something is fetched: the start must not wait for them
 
-PORTS = (80, 443, 8080, 8443)
 DOWNLOAD_LIMIT = 20 * 1024 * 1024  # bytes
 ANSWER_LIMIT = 10 * 1024 * 1024  # bytes
 REDIRECTS = 5
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 @dataclass(frozen=True)
@@ -82,13 +73,12 @@ class UnreachableError(ToolError):
 class Fetcher:
     """Fetches from public addresses, and from the private ones that are allowed by name.
 
-    An entry of `allowed_hosts` is a host or `host:port` as it stands in the URL. It may be private; it may have any
-    port when it names that port or is a loopback host. `timeout` is in seconds, for a connection and for a silence.
-    `proxy` is the address of an HTTP proxy; loopback hosts that are allowed are connected to directly all the same.
+    `allowed_hosts` are those of the Guard. `timeout` is in seconds, for a connection and for a silence. `proxy` is the
+    address of an HTTP proxy; loopback hosts that are allowed are connected to directly all the same.
     """
 
     def __init__(self, allowed_hosts: Collection[str] = (), timeout: float = 30.0, *, proxy: str | None = None) -> None:
-        self._allowed = tuple(_host_and_port(entry) for entry in allowed_hosts)
+        self._allowed = tuple(allowed_hosts)
         self._timeout = timeout
         self._proxy = proxy
         self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
@@ -175,6 +165,8 @@ class Fetcher:
     ) -> AsyncIterator["httpcore.Response"]:
         import httpcore
 
+        from master_agent.guard import reason
+
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         asked = {
             "user-agent": f"master-agent/{__version__}",
@@ -195,112 +187,36 @@ class Fetcher:
             raise ToolError(f"the request to {url.host} cannot be sent: a header holds what no header may") from None
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError) as error:
             way = " through the proxy" if self._through_proxy(url) else ""
-            raise UnreachableError(f"{url.host} cannot be reached{way}: {_reason(error)}", sent=False) from None
+            raise UnreachableError(f"{url.host} cannot be reached{way}: {reason(error)}", sent=False) from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            raise UnreachableError(f"{url.host} broke off or fell silent: {_reason(error)}", sent=True) from None
+            raise UnreachableError(f"{url.host} broke off or fell silent: {reason(error)}", sent=True) from None
 
     def _through_proxy(self, url: "httpx.URL") -> bool:
-        known = any(entry == _plain(url.host) for entry, _ in self._allowed)
-        return self._proxy is not None and not (known and on_this_machine(_plain(url.host)))
+        return self._proxy is not None and not self._guard.passes_by_a_proxy(url.host)
+
+    @cached_property
+    def _guard(self) -> "Guard":
+        import httpcore
+
+        from master_agent.guard import Guard
+
+        return Guard(self._allowed, httpcore.AnyIOBackend())
 
     def _connections(self, url: "httpx.URL") -> "httpcore.AsyncConnectionPool":
         import httpcore
         import httpx
 
         through_proxy = self._through_proxy(url)
-        guard = Guard(self._allowed, httpcore.AnyIOBackend())
         if through_proxy:
-            guard.check_name(url.host, url.port or (443 if url.scheme == "https" else 80))
+            self._guard.check_name(url.host, url.port or (443 if url.scheme == "https" else 80))
         if through_proxy not in self._pools:
             common: Any = {"ssl_context": httpx.create_ssl_context(), "max_connections": 20, "keepalive_expiry": 5.0}
             self._pools[through_proxy] = (
                 _proxied(self._proxy or "", common)
                 if through_proxy
-                else httpcore.AsyncConnectionPool(network_backend=guard, **common)
+                else httpcore.AsyncConnectionPool(network_backend=self._guard, **common)
             )
         return self._pools[through_proxy]
-
-
-class Guard(Backend):
-    """Opens connections, but only to addresses and ports that may be reached."""
-
-    def __init__(self, allowed: Collection[tuple[str, int | None]], backend: "httpcore.AsyncNetworkBackend") -> None:
-        self._allowed = allowed
-        self._backend = backend
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore's
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> "httpcore.AsyncNetworkStream":
-        """A connection to an address of the host; FetchRefusedError when any of its addresses is private."""
-        import httpcore
-
-        known = self._known(host, port)
-        addresses = await _resolved(host, port, timeout)
-        private = [address for address in addresses if not is_public(address)]
-        if private and not known:
-            raise _not_public(host if private[0] == _plain(host) else f"{host} ({private[0]})")
-        failure = ""
-        for address in addresses:
-            try:
-                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = _reason(error)  # another of its addresses may answer
-        raise httpcore.ConnectError(failure)
-
-    def check_name(self, host: str, port: int) -> None:
-        """What can be said before the name is looked up: FetchRefusedError for a port, or an address in numbers."""
-        if not self._known(host, port) and (on_this_machine(_plain(host)) or _is_private_number(_plain(host))):
-            raise _not_public(host)
-
-    def _known(self, host: str, port: int) -> bool:
-        """Whether the host is allowed by name; FetchRefusedError when its port is none that may be connected to."""
-        known = [named for entry, named in self._allowed if entry == _plain(host) and named in (None, port)]
-        if port not in PORTS and port not in known and not (known and on_this_machine(_plain(host))):
-            raise FetchRefusedError(f"{host}:{port} may not be fetched from: only the ports {_list(PORTS)} may")
-        return bool(known)
-
-    async def connect_unix_socket(self, *_: Any, **__: Any) -> "httpcore.AsyncNetworkStream":
-        """Always refused."""
-        raise FetchRefusedError("a unix socket may not be fetched from")
-
-    async def sleep(self, seconds: float) -> None:
-        """Waits between attempts to connect."""
-        await asyncio.sleep(seconds)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet, in whatever way it is wrapped."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.teredo or ip.is_site_local or ip in _LOCAL_NAT64:
-            return False
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = inner or ip
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
-
-
-def _is_private_number(host: str) -> bool:
-    """Whether a host is an address in numbers, in any spelling that a resolver takes, and no public one."""
-    try:
-        return not is_public(host)
-    except ValueError:
-        pass
-    try:
-        return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
-    except (OSError, ValueError):
-        return False
-
-
-def _not_public(where: str) -> FetchRefusedError:
-    hint = "Whoever runs this may allow the host by name with --allow-host."
-    return FetchRefusedError(f"{where} may not be fetched from: it is not a public address", hint=hint)
 
 
 def _proxied(address: str, common: Any) -> "httpcore.AsyncHTTPProxy":
@@ -316,22 +232,6 @@ def _proxied(address: str, common: Any) -> "httpcore.AsyncHTTPProxy":
         network_backend=httpcore.AnyIOBackend(),
         **common,
     )
-
-
-async def _resolved(host: str, port: int, timeout: float | None) -> list[str]:  # noqa: ASYNC109 - passed on
-    import httpcore
-
-    try:
-        async with asyncio.timeout(timeout):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise httpcore.ConnectTimeout("its name was not resolved in time") from None
-    except (OSError, UnicodeError) as error:
-        raise httpcore.ConnectError(f"its name is not known ({getattr(error, 'strerror', None) or error})") from None
-    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-    if not addresses:
-        raise httpcore.ConnectError("its name has no address")
-    return addresses
 
 
 async def _downloaded(
@@ -403,16 +303,6 @@ def _shown(url: "httpx.URL") -> str:
     return plain if len(plain) <= 120 else plain[:119] + "…"
 
 
-def _reason(error: BaseException) -> str:
-    """The system's own words for why a connection failed, which lie at the bottom of a chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__
-    return str(error) or "no answer in time"
-
-
 def _header(response: "httpcore.Response", name: bytes) -> str:
     return next((value.decode("latin-1") for given, value in response.headers if given.lower() == name), "")
 
@@ -428,18 +318,6 @@ def _onward(response: "httpcore.Response") -> str:
 
 def _endless(url: str) -> FetchRefusedError:
     return FetchRefusedError(f"{_shown(_parsed(url))} leads to more than {REDIRECTS} redirects")
-
-
-def _host_and_port(entry: str) -> tuple[str, int | None]:
-    """`name`, `name:80`, `::1` or `[::1]:80` as host and port."""
-    host, colon, port = entry.strip().rpartition(":")
-    if colon and port.isdecimal() and (":" not in host or host.endswith("]")):
-        return _plain(host), int(port)
-    return _plain(entry.strip()), None
-
-
-def _plain(host: str) -> str:
-    return host.strip("[]").rstrip(".").lower()
 
 
 def _list(values: Collection[object]) -> str:

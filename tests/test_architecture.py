@@ -32,7 +32,7 @@ LAYERS = [
     ["providers"],
     ["threads", "images", "sandbox", "codefiles", "hub"],
     ["fetch", "run_files", "openai_server", "embedded", "local_servers"],
-    ["workspace"],
+    ["workspace", "guard"],
     ["beneath"],
     ["lifetime"],
     ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal", "purge", "gguf"],

@@ -16,7 +16,8 @@ import httpcore
 import pytest
 
 from master_agent.errors import FetchRefusedError, ToolError
-from master_agent.fetch import Answer, Download, Fetcher, Guard, UnreachableError, is_public
+from master_agent.fetch import Answer, Download, Fetcher, UnreachableError
+from master_agent.guard import Guard, is_public
 
 PUBLIC = "93.184.215.14"
 
@@ -302,8 +303,7 @@ def test_what_is_allowed_by_name_is_reached_and_nothing_else(
     recorder = Recorder()
 
     async def work() -> None:
-        async with Fetcher([entry]) as fetcher:
-            await Guard(fetcher._allowed, recorder).connect_tcp(host, port)
+        await Guard([entry], recorder).connect_tcp(host, port)
 
     if reached:
         asyncio.run(work())

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from master_agent.cassette import Cassette, Data, Forms, Recorder
 from master_agent.errors import ErrorType, ImageError, MasterAgentError, ModelError, ToolError
 from master_agent.exchanges import Deck, MakeImages
 from master_agent.exchanges.conversation import what_is_said, what_is_told, who_asks
-from master_agent.fetch import DOWNLOAD_LIMIT, Answer, Download, Fetcher
+from master_agent.fetch import Answer, Download, Fetcher
 from master_agent.images import ImageProvider, ImageRequest, Picture, Pictures
 from master_agent.results import Usage
 from master_agent.threads import (
@@ -298,34 +298,19 @@ class _RecordedFetcher(Fetcher):
         super().__init__()
         self._deck, self._inner, self._call = deck, inner, call
 
-    async def download(
-        self,
-        url: str,
-        *,
-        limit: int = DOWNLOAD_LIMIT,
-        timeout: float = 60.0,  # noqa: ASYNC109 - passed on
-        types: Collection[str] | None = None,
-    ) -> Download:
+    async def download(self, url: str, **options: Any) -> Download:
         def told(got: Download) -> Data:
             return {"content": self._deck.coded(got.content), "media_type": got.media_type, "url": got.url}
 
-        work = self._inner.download(url, limit=limit, timeout=timeout, types=types)
+        work = self._inner.download(url, **options)
         return await self._deck.tool(*_address_asked(self._call, "download", url), work, told)
 
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        json: JsonValue = None,
-        timeout: float = 60.0,  # noqa: ASYNC109 - passed on
-    ) -> Answer:
+    async def request(self, method: str, url: str, *, json: JsonValue = None, **options: Any) -> Answer:
         def told(answer: Answer) -> Data:
             headers: Data = dict(answer.headers)
             return {"status": answer.status, "headers": headers, "content": self._deck.coded(answer.body)}
 
-        work = self._inner.request(method, url, headers=headers, json=json, timeout=timeout)
+        work = self._inner.request(method, url, json=json, **options)
         return await self._deck.tool(*_address_asked(self._call, method, url, json), work, told)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from master_agent.errors import FileRefusedError, FileTakenError
+from master_agent.media import described
 from master_agent.results import Artifact
-from master_agent.workspace import Workspace, described
+from master_agent.workspace import Workspace
 
 INLINE = 1024 * 1024  # bytes; more than that is written in a thread
 MOST_NAMES = 10_000

@@ -11,9 +11,10 @@ from master_agent.changes import Origin
 from master_agent.errors import FileRefusedError
 from master_agent.events import FileChanged, RunFinished, RunResumed, RunStarted
 from master_agent.journal import Journal
+from master_agent.media import described
 from master_agent.results import ErrorInfo, RunStatus
 from master_agent.run_files import LARGEST_BEFORE
-from master_agent.workspace import Workspace, described
+from master_agent.workspace import Workspace
 
 Known = Callable[[str, str], str | None]
 """Whose bytes are in a file, by its path and their SHA-256: the id of another run, if it is one."""

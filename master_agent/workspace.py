@@ -15,19 +15,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from master_agent.beneath import FOLDER, clear, kind, made_folder, mode_of_target, open_root, opener, put
 from master_agent.errors import FileRefusedError
+from master_agent.media import described
 from master_agent.results import Artifact
 from master_agent.values import suggestion
-
-if TYPE_CHECKING:
-    import mimetypes
 
 READ_LIMIT = 10 * 1024 * 1024  # bytes of one file
 SCAN_LIMIT = 20_000  # names that one listing looks at
@@ -43,26 +40,6 @@ _SECRETS = re.compile(
 )
 _SHORT = re.compile(r"(git|gitcre|git-cr|master|ssh|gnupg|aws|kube|netrc|pgpass|pypirc|npmrc|env\w*)~\d.*", re.DOTALL)
 """The second names that FAT and NTFS give to such files, as Linux takes them too."""
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-)
-# Python versions differ in these, and results must not.
-_OWN_TYPES = {
-    ".js": "text/javascript",
-    ".mjs": "text/javascript",
-    ".md": "text/markdown",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-    ".toml": "application/toml",
-    ".py": "text/x-python",
-    ".ts": "text/x-typescript",
-}
 
 
 @dataclass(frozen=True)
@@ -297,46 +274,6 @@ class Workspace:
         if error.errno == errno.ENOENT and path != ".":
             return FileRefusedError(f'"{path}" does not exist{suggestion(path, (e.path for e in self.entries()))}')
         return _refusal(path, error)
-
-
-def image_type(content: bytes) -> str | None:
-    """The media type of a picture, told by its first bytes."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    if content[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
-
-
-def described(name: str, content: bytes) -> Artifact:
-    """The file as it is told of, by the name and the bytes that it has or is to have."""
-    digest = hashlib.sha256(content).hexdigest()
-    return Artifact(path=name, media_type=media_type(name, content), bytes=len(content), sha256=digest)
-
-
-def media_type(path: str, content: bytes) -> str:
-    """The media type: of a picture by its bytes, of everything else by its name, or else by being text or not."""
-    picture = image_type(content)
-    if picture:
-        return picture
-    guessed, encoding = _types().guess_type(path)
-    # A picture was told by its bytes; what only has a picture's name is none. SVG is text and has no first bytes.
-    if guessed and not encoding and (guessed == "image/svg+xml" or not guessed.startswith("image/")):
-        return guessed
-    try:
-        return "application/octet-stream" if "\0" in content.decode() else "text/plain"
-    except UnicodeDecodeError:
-        return "application/octet-stream"
-
-
-@cache
-def _types() -> "mimetypes.MimeTypes":
-    import mimetypes
-
-    types = mimetypes.MimeTypes()  # not the module's table, into which the machine's own files are read
-    for suffix, own in _OWN_TYPES.items():
-        types.add_type(own, suffix)
-    return types
 
 
 def _normal(path: str) -> str:

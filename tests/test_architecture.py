@@ -33,7 +33,7 @@ LAYERS = [
     ["threads", "images", "sandbox", "codefiles", "hub"],
     ["fetch", "run_files", "openai_server", "embedded", "local_servers"],
     ["workspace", "guard"],
-    ["beneath"],
+    ["beneath", "media"],
     ["lifetime"],
     ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal", "purge", "gguf"],
     ["rows"],

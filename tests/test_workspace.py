@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from master_agent.errors import FileRefusedError, SettingsError
+from master_agent.media import media_type
 from master_agent.results import Artifact
 from master_agent.run_files import INLINE, Before, RunFiles
-from master_agent.workspace import Entry, Workspace, media_type
+from master_agent.workspace import Entry, Workspace
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from master_agent.attachments import PICTURE_LIMIT, Attachment, picture_type
 from master_agent.errors import FileRefusedError, ToolError
+from master_agent.media import media_type
 from master_agent.results import StepResult
 from master_agent.tools import StepName, ToolContext, ToolOutput, tool
 from master_agent.values import suggestion
-from master_agent.workspace import media_type
 
 MOST_CHARACTERS = 40_000  # of one reading; less than a tool's output may hold, so that the notes are never cut
 MOST_ENTRIES = 500

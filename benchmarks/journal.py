@@ -20,13 +20,14 @@ from master_agent.context import Boundaries
 from master_agent.dispatcher import Dispatcher
 from master_agent.events import Event
 from master_agent.identity import Identities
-from master_agent.journal import Journal, fold, read
+from master_agent.journal import Journal, read
 from master_agent.layers import asked
 from master_agent.limits import Limits
 from master_agent.past import pasts
 from master_agent.prompts import Prompts
 from master_agent.run_files import StepFiles
 from master_agent.runner import Runner
+from master_agent.state import fold
 from master_agent.threads.scripted import Script, Scripted, read_script
 from master_agent.tools import ToolCall, ToolOutput
 

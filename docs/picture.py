@@ -13,8 +13,8 @@ from rich.console import Console
 
 from master_agent.aggregator import project
 from master_agent.events import EVENT, Event, PlanMade
-from master_agent.journal import fold
 from master_agent.reporters.terminal import TerminalReporter, show_plan
+from master_agent.state import fold
 
 WIDTH = 96
 HERE = Path(__file__).parent

@@ -1,7 +1,7 @@
 """From the state of a run to the result object: what every reader of a run is shown."""
 
-from master_agent.journal import State
 from master_agent.results import Conflict, RunResult, RunStatus, StepResult
+from master_agent.state import State
 
 
 def conclude(state: State) -> RunStatus:

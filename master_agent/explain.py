@@ -11,8 +11,9 @@ from master_agent.done_steps import DoneStep, like
 from master_agent.errors import UsageError
 from master_agent.events import Event, ReuseRefused, StepFinished, StepStarted
 from master_agent.identity import PARTS, what_is_left, without_marks
-from master_agent.journal import State, events_of, fold, read
+from master_agent.journal import events_of, read
 from master_agent.results import StepResult
+from master_agent.state import State, fold
 from master_agent.values import suggestion
 
 

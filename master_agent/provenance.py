@@ -7,9 +7,9 @@ from typing import Any
 
 from master_agent.database import reading
 from master_agent.events import Event, ModelCalled, RunStarted, StepStarted, ToolCalled
-from master_agent.journal import fold
 from master_agent.plan import AgentStep, ToolStep
 from master_agent.results import StepResult
+from master_agent.state import fold
 
 
 @dataclass(frozen=True)

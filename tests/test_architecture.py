@@ -37,7 +37,7 @@ LAYERS = [
     ["lifetime"],
     ["cassette", "retry", "limits", "prices", "catalogue", "prompts", "context", "journal", "purge", "gguf"],
     ["rows"],
-    ["database", "done_steps", "past", "changes"],
+    ["database", "done_steps", "past", "changes", "state"],
     ["events"],
     ["approval", "checker"],
     ["plan"],

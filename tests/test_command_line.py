@@ -351,7 +351,8 @@ def test_events_are_numbered_and_end_once(cli: Cli) -> None:
 
 def test_the_journal_has_the_run_and_the_result_is_its_projection(cli: Cli) -> None:
     from master_agent.aggregator import project
-    from master_agent.journal import fold, read
+    from master_agent.journal import read
+    from master_agent.state import fold
 
     ran = cli("Greet", cli.script(*HELLO), "--yes", "--json")
 

@@ -33,9 +33,10 @@ from master_agent.events import (
     TextDelta,
     ToolReturned,
 )
-from master_agent.journal import GATHER_SECONDS, Journal, fold, read
+from master_agent.journal import GATHER_SECONDS, Journal, read
 from master_agent.plan import Plan
 from master_agent.results import Artifact, ErrorInfo, StepResult, Usage
+from master_agent.state import fold
 from tests.conftest import ROOT
 
 DONE = StepResult(status="done", agent="code", text="é")

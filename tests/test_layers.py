@@ -14,11 +14,12 @@ import pytest
 from master_agent.context import Inputs
 from master_agent.errors import MasterAgentError, ModelError, ToolError
 from master_agent.events import Event, ModelCalled, ModelReplied, TextDelta, ToolCalled, ToolReturned
-from master_agent.journal import Journal, fold, read
+from master_agent.journal import Journal, read
 from master_agent.layers import asked, deadline, in_time, retried, settled, written_down
 from master_agent.plan import AgentStep, Step, ToolStep
 from master_agent.results import Artifact, StepResult, Usage
 from master_agent.retry import RetryPolicy
+from master_agent.state import fold
 from master_agent.threads import AgentSpec, CallOptions, CallRequest, Reply, TextPiece, Turn, UserTurn
 from master_agent.threads.scripted import Scripted, ScriptedThread, read_script
 from master_agent.tools import Tool, ToolCall, ToolOutput, Use, tool

@@ -19,8 +19,9 @@ from master_agent.cli.work import asks_models, given_files, task_text
 from master_agent.database import find_run, get_blob, reading
 from master_agent.errors import JournalError, UsageError
 from master_agent.events import Event, RunStarted
-from master_agent.journal import State, fold, read
+from master_agent.journal import read
 from master_agent.settings import state_folder
+from master_agent.state import State, fold
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="the beginning of its id", show_default=False)]
 From = Annotated[

@@ -18,11 +18,12 @@ from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json
-from master_agent.journal import State, fold, read
+from master_agent.journal import read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
 from master_agent.results import RunStatus
 from master_agent.settings import Settings, load, state_folder
+from master_agent.state import State, fold
 from master_agent.values import suggestion
 
 RunName = Annotated[

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from master_agent.events import RunStarted
-from master_agent.journal import fold, read
+from master_agent.journal import read
 from master_agent.plan import AgentStep
 from master_agent.results import StepResult
+from master_agent.state import fold
 
 MOST_TEXT = 20_000  # characters of all that a planner is told of an earlier run
 MOST_OF_A_STEP = 1_500

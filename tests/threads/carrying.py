@@ -25,7 +25,7 @@ from master_agent.events import (
 )
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
-from master_agent.journal import Journal, fold, read
+from master_agent.journal import Journal, read
 from master_agent.layers import asked, deadline, in_time, retried, settled, written_down
 from master_agent.limits import Limits
 from master_agent.past import pasts
@@ -36,6 +36,7 @@ from master_agent.results import Artifact, RunResult
 from master_agent.retry import RetryPolicy
 from master_agent.run_files import Before, RunFiles
 from master_agent.runner import Runner
+from master_agent.state import fold
 from master_agent.threads import Wire
 from master_agent.tools import Tool, ToolCall, ToolContext, ToolOutput, checked, running, tool
 from master_agent.workspace import Workspace

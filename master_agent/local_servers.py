@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,6 +63,15 @@ class LocalServer:
     def base_url(self) -> str:
         return f"{self.origin}/v1"
 
+    def model(self, name: str) -> LocalModel | None:
+        """The model of that name, if there is one; one of Ollama's may be named without its tag `latest`."""
+        names = (name, f"{name}:latest") if self.kind == "ollama" else (name,)
+        return next((model for model in self.models if model.name in names), None)
+
+    def offers(self, name: str) -> bool:
+        """Whether it has a model of that name."""
+        return self.model(name) is not None
+
     def best(self) -> LocalModel | None:
         """The model to ask where nobody says: one that talks, here, that knows tools, and that is loaded already."""
         able = [model for model in self.models if model.talks and not model.elsewhere]
@@ -89,16 +98,18 @@ def origin_of(text: str, port: int | None = None) -> str | None:
     return None
 
 
-async def find(origins: Iterable[str], within: float = SECONDS, wanted: str | None = None) -> list[LocalServer]:
+async def find(
+    origins: Iterable[str], within: float = SECONDS, wanted: Callable[[LocalServer], bool] | None = None
+) -> list[LocalServer]:
     """The servers that answer at these addresses, in their order; takes no longer than `within` seconds.
 
-    With `wanted` the looking ends as soon as a server of that kind has answered.
+    The looking ends as soon as one has answered that is `wanted`.
     """
     heard: dict[str, dict[str, Any]] = {origin: {} for origin in origins}
     looks = {asyncio.create_task(_look(origin, answers)) for origin, answers in heard.items()}
     end, late = asyncio.get_running_loop().time() + within, looks
     found: list[LocalServer] = []
-    while late and wanted not in {server.kind for server in found}:
+    while late and not (wanted and any(map(wanted, found))):
         left = max(end - asyncio.get_running_loop().time(), 0.0)
         done, late = await asyncio.wait(late, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         recognised = (_recognised(origin, answers) for origin, answers in heard.items())

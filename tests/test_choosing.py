@@ -24,6 +24,7 @@ from tests.servers.chat import ChatServer, call, error, reply
 from tests.servers.local import LocalStandIn, llama_server, lm_studio, ollama, vllm
 from tests.servers.loopback import Behaviour, Body
 
+MODEL_L = {"id": "l", "type": "llm", "state": "loaded", "loaded_context_length": 5000}
 NOBODY = "http://127.0.0.1:9/v1"
 KEYS = {f"{name.upper()}_API_KEY": f"key-of-{name}-0123456789" for name in ("openai", *(row.name for row in HOSTED))}
 PLAN = json.dumps({"plan": [{"id": "note", "agent": "code", "prompt": "Do step note."}]})
@@ -187,7 +188,7 @@ def test_local_servers_are_chosen_in_order_and_only_where_there_is_no_key(tmp_pa
     answers = {
         "vllm": vllm("v"),
         "llama-server": llama_server("g"),
-        "lmstudio": lm_studio({"id": "l", "type": "llm", "state": "loaded", "loaded_context_length": 5000}),
+        "lmstudio": lm_studio(MODEL_L),
         "ollama": ollama("o:1b", "o:2b", running=["o:2b"]),
     }
     with ExitStack() as running:
@@ -209,6 +210,46 @@ def test_local_servers_are_chosen_in_order_and_only_where_there_is_no_key(tmp_pa
             where = {"MASTER_AGENT_LOCAL_SERVER": where["MASTER_AGENT_LOCAL_SERVER"].replace(up[row.name].origin, "")}
             where["MASTER_AGENT_LOCAL_SERVER"] = where["MASTER_AGENT_LOCAL_SERVER"].strip(",") or "none"
         assert "no server on this machine" in refused(tmp_path, where).message
+
+
+@pytest.mark.parametrize(
+    ("flags", "agents", "planner"),
+    [
+        ({"model": "a:1b"}, "ollama", "ollama"),
+        ({"model": "v"}, "vllm", "vllm"),
+        ({"model": "w"}, "other vllm", "other vllm"),
+        ({"model": "vllm:w"}, "other vllm", "other vllm"),
+        ({"model": "both"}, "ollama", "ollama"),  # in the order of kinds
+        ({"model": "c-cloud"}, "ollama", "ollama"),  # what nobody is asked for by itself
+        ({"model": "nobodys"}, "ollama", "ollama"),
+        ({"planner_model": "v"}, "vllm", "vllm"),
+        ({"model": "a:1b", "planner_model": "w"}, "ollama", "other vllm"),
+        ({"model": "w", "planner_model": "both"}, "other vllm", "ollama"),
+        ({"model": "v", "planner_model": "vllm:w"}, "vllm", "other vllm"),
+        ({"model": "a:1b", "planner_model": "ollama:v"}, "ollama", "ollama"),
+        ({"model": "a:1b", "planner_model": "nobodys"}, "ollama", "ollama"),
+    ],
+    ids=str,
+)
+def test_a_name_goes_to_the_local_server_that_offers_it(
+    tmp_path: Path, flags: dict[str, Any], agents: str, planner: str
+) -> None:
+    told = ollama("a:1b", "both:latest", "c-cloud", running=["both:latest"])
+    with ExitStack() as running:
+        answers = {
+            "vllm": vllm("v"),
+            "other vllm": vllm("w"),
+            "lmstudio": lm_studio(MODEL_L, {**MODEL_L, "id": "both"}),
+        }
+        up = {name: running.enter_context(LocalStandIn(said)) for name, said in {**answers, "ollama": told}.items()}
+        made = chosen(tmp_path, {"MASTER_AGENT_LOCAL_SERVER": ",".join(one.origin for one in up.values())}, **flags)
+        asked: list[str] = []
+        for model in (made.agents, made.planner):
+            wire: Any = asyncio.run(made.wire.at(model))[0] if isinstance(made.wire, Routed) else made.wire
+            asked.append(server_of(wire).address)
+            known = wire.accepted(model).capabilities.context
+            assert model != "both" or known == 4096, "what is known of a model is known by each of its names"
+    assert asked == [up[agents].base_url, up[planner].base_url]
 
 
 def test_a_server_without_a_model_is_passed_over_and_told(tmp_path: Path) -> None:
@@ -289,6 +330,19 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
     assert (step["name"], step["usage"]["cost_usd"]) == ("ollama:o:1b", 0.0)
     said = [value for request in near.requests for value in request.headers.values()]
     assert not any(key in value for value in said for key in (*KEYS.values(), "sk-own-key-1234"))
+
+
+def test_an_agent_asks_the_local_server_that_offers_its_model(cli: Cli) -> None:
+    cli.file(".master-agent/agents/code.md", "---\ndescription: Writes.\nmodel: v\n---\nYou write.")
+    with LocalStandIn(ollama("o:1b"), brain("No.")) as one, LocalStandIn(vllm("v"), brain("From vLLM.")) as other:
+        environ = {"MASTER_AGENT_LOCAL_SERVER": f"{one.origin},{other.origin}"}
+        ran = cli("Greet", "--yes", "--json", env=environ)
+        doctor = cli("doctor", "--model", "v", env=environ)
+    assert (ran.code, ran.json["final"]) == (0, "From vLLM."), ran.err
+    assert ([body["model"] for body in one.bodies], [body["model"] for body in other.bodies]) == (["o:1b"], ["v"])
+    assert ran.json["usage"]["cost_usd"] == 0.0
+    why = f"vLLM: it answers at {other.origin} and offers v, and there is no key"
+    assert why in " ".join(doctor.out.split())
 
 
 def test_a_conversation_goes_on_at_the_provider_where_it_was_and_a_recording_comes_out_the_same(cli: Cli) -> None:

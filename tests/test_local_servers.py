@@ -134,7 +134,7 @@ def test_a_port_that_accepts_and_never_answers_is_not_found() -> None:
         silent = [running.enter_context(Behaving(hang_before_first_byte())) for _ in range(3)]
         assert looked(*silent, within=0.3) == []
         with LocalStandIn(vllm("m")) as good:
-            (found,) = asyncio.run(find([silent[0].origin, good.origin], 3600, "vllm"))
+            (found,) = asyncio.run(find([silent[0].origin, good.origin], 3600, lambda server: server.kind == "vllm"))
             assert found.kind == "vllm", "what is sought and found is not waited for any longer"
         assert silent[0].wait_for(lambda: not any(server.open_requests for server in silent)), "nobody is left waiting"
 

@@ -8,7 +8,7 @@ from master_agent.cli import local, reach, streams
 from master_agent.cli.reach import Reached
 from master_agent.cli.wires import Words, make_wire, scripted, wire_name, with_words
 from master_agent.errors import ModelError, SettingsError
-from master_agent.local_servers import described
+from master_agent.local_servers import LocalServer, described
 from master_agent.openai_server import Server
 from master_agent.prices import Prices
 from master_agent.providers import EMBEDDED, OPENAI, PROVIDERS, named
@@ -42,9 +42,13 @@ class Models:
 
 @dataclass(frozen=True)
 class Names:
-    """What the names of models say of providers. `own` are names that a server of the user's own has given itself."""
+    """What the names of models say of providers. `own` are names that a server of the user's own has given itself.
+
+    `near` are the local servers that answer, where one was found: that one first.
+    """
 
     own: frozenset[str] = frozenset()
+    near: tuple[LocalServer, ...] = ()
 
     def split(self, model: str) -> tuple[str | None, str]:
         """The provider that a model's name begins with, if it does, and the model's name there."""
@@ -55,7 +59,16 @@ class Names:
         provider, bare = self.split(model)
         if provider in _RUN_HERE:  # each file has an engine of its own
             return (None, None) if model == home else (model, None)
+        if (other := self.elsewhere(model)) is not None:
+            return other.origin, bare
         return (None if provider in (None, home) else provider), bare
+
+    def elsewhere(self, model: str) -> LocalServer | None:
+        """The other local server that offers a model which the run's own does not."""
+        provider, bare = self.split(model)
+        meant = (server for server in self.near if provider in (None, server.kind))
+        there = next((server for server in meant if server.offers(bare)), None)
+        return None if there in self.near[:1] else there
 
 
 def nobody() -> Models:
@@ -82,7 +95,12 @@ async def choose(settings: Settings, words: Words | None = None, own: Iterable[s
         home: str = first
         chosen = await embedded(settings, first, words, _to_who_waits)
     else:
-        reached = await (reach.said(settings, provider) if provider else _found(settings))
+        wanted = names.split(first)[1] if first else None
+        if provider:
+            reached: Reached | None = await reach.said(settings, provider, wanted)
+        else:
+            reached, near = await _found(settings, wanted)
+            names = replace(names, near=near)
         if reached is None:
             home = local.suggested(settings)
             chosen = await embedded(settings, home, words, _to_who_waits)
@@ -92,10 +110,13 @@ async def choose(settings: Settings, words: Words | None = None, own: Iterable[s
             several = any(names.route(model, home)[0] for model in others)
             chosen = await _asked(settings, reached, names, words, several=several)
     if settings.planner_model:
-        elsewhere, bare = names.route(settings.planner_model, home)
+        route, bare = names.route(settings.planner_model, home)
         its_own = chosen.agents if names.split(home)[0] in _RUN_HERE else bare  # an engine has only one model
-        chosen = replace(chosen, planner=settings.planner_model if elsewhere else its_own)
-    return _routed(settings, chosen, names, home, words) if any(names.split(one)[0] for one in others) else chosen
+        whole = route or (its_own and names.elsewhere(its_own))  # without its provider it would mean another's
+        chosen = replace(chosen, planner=settings.planner_model if whole else its_own)
+    if any(names.split(one)[0] or names.elsewhere(one) for one in others):
+        return _routed(settings, chosen, names, home, words)
+    return chosen
 
 
 def _to_who_waits(text: str) -> None:
@@ -153,19 +174,27 @@ def _keep_to_the_users_server(settings: Settings) -> None:
             )
 
 
-async def _found(settings: Settings) -> Reached | None:
-    """Who answers where nobody said who shall; None where only a model of this program does. ModelError for nobody."""
+async def _found(settings: Settings, model: str | None) -> tuple[Reached | None, tuple[LocalServer, ...]]:
+    """Who answers where nobody said who shall, and the local servers if it is one of them, that one first.
+
+    It is the server that offers the `model`, if one does, whatever it would offer by itself. None where only a model of
+    this program answers. ModelError for nobody.
+    """
     if keyed := reach.keyed(settings):
-        return keyed[0]
+        return keyed[0], ()
     if settings.wire == "assistants":
-        return reach.by_address(settings)  # the wire says what became of it
+        return reach.by_address(settings), ()  # the wire says what became of it
     answering = await reach.servers(settings)
-    for server in answering:
+    offering = next((server for server in answering if model and server.offers(model)), None)
+    for server in [offering] if offering else answering:
         offered = await described(server)
-        if offered.best() is not None:
-            return reach.here(offered, f"it answers at {server.origin}, and there is no key")
+        if offering or offered.best() is not None:
+            there = f"it answers at {server.origin}"
+            there += f" and offers {model}" if offering and len(answering) > 1 else ""
+            others = (other for other in answering if other is not server)
+            return reach.here(offered, f"{there}, and there is no key"), (offered, *others)
     if local.suggested(settings):
-        return None
+        return None, ()
     raise reach.nobody(answering)
 
 
@@ -194,7 +223,11 @@ def _routed(settings: Settings, chosen: Models, names: Names, home: str, words: 
     async def reached(route: str) -> Wire:
         if names.split(route)[0] in _RUN_HERE:
             return (await embedded(settings, route, words)).wire
-        other = await reach.said(settings, route)
+        found = next((server for server in names.near if server.origin == route), None)
+        if found is not None:
+            other = reach.here(await described(found), f"it answers at {found.origin}")
+        else:
+            other = await reach.said(settings, route)
         return make_wire(settings.wire or "chat", settings, other, "", words)
 
     return replace(chosen, wire=Routed(chosen.wire, lambda model: names.route(model, home), reached))

@@ -3,7 +3,7 @@
 In order: what the user said; an OpenAI key; another provider's key; a local server that answers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from master_agent.embedded import INSTALL, installed
@@ -33,11 +33,15 @@ class Reached:
         """Who it is, and why."""
         return f"{self.provider.title}{f' {self.version}' if self.version else ''}: {self.why}"
 
+    @property
+    def _local(self) -> LocalServer:
+        return LocalServer(self.provider.name, "", None, self.offered)
+
     def best(self) -> str | None:
         """The model that a local server is asked for where nobody names one; None of any other."""
         if self.provider.kind != "local":
             return None
-        if (best := LocalServer(self.provider.name, "", None, self.offered).best()) is not None:
+        if (best := self._local.best()) is not None:
             return best.name
         raise ModelError(
             f"{self.provider.title} at {self.server.shown} offers no model",
@@ -48,7 +52,7 @@ class Reached:
     def capabilities(self, model: str | None) -> Capabilities | None:
         """What is known that the provider can do with a model; None where nothing is."""
         row = self.provider.capabilities
-        told = next((one for one in self.offered if one.name == model), None)
+        told = self._local.model(model) if model else None
         if told is None:
             return row
         able = replace(row or Capabilities(), context=told.context)
@@ -87,8 +91,11 @@ def keyed(settings: Settings) -> list[Reached]:
     return first + [by_key(settings, row) for row in HOSTED if getattr(settings, f"{row.name}_api_key")]
 
 
-async def said(settings: Settings, name: str) -> Reached:
-    """The provider of that name, which the user asked for; ModelError when it cannot be asked."""
+async def said(settings: Settings, name: str, model: str | None = None) -> Reached:
+    """The provider of that name, which the user asked for; ModelError when it cannot be asked.
+
+    Of several local servers of one kind it is the one that offers the model, else the first.
+    """
     row = PROVIDERS[name]
     if row is OPENAI:
         if not settings.openai_api_key and not settings.own_server:
@@ -102,9 +109,13 @@ async def said(settings: Settings, name: str) -> Reached:
         return replace(reached, provider=replace(reached.provider, prices=row.prices), why='said by "openai:"')
     if row in HOSTED:
         return by_key(settings, row, f'said by "{row.name}:"')
-    for server in await servers(settings, name):
-        if server.kind == name:
-            return here(await described(server), f'said by "{name}:"')
+
+    def offers(server: LocalServer) -> bool:
+        return server.kind == name and (not model or server.offers(model))
+
+    answering = [server for server in await servers(settings, offers) if server.kind == name]
+    if answering:
+        return here(await described(next(filter(offers, answering), answering[0])), f'said by "{name}:"')
     looked = ", ".join(places(settings)) or f"no address, for MASTER_AGENT_LOCAL_SERVER is {NO_LOOKING}"
     raise ModelError(
         f"{row.title} was asked for, and does not answer; looked at: {looked}",
@@ -114,8 +125,11 @@ async def said(settings: Settings, name: str) -> Reached:
     )
 
 
-async def servers(settings: Settings, wanted: str | None = None) -> list[LocalServer]:
-    """The local servers that answer, in the order in which they are chosen; `wanted` is the one kind that is sought."""
+async def servers(settings: Settings, wanted: Callable[[LocalServer], bool] | None = None) -> list[LocalServer]:
+    """The local servers that answer, in the order in which they are chosen; no more are waited for than the `wanted`.
+
+    Where somebody wants one, there is more time to look.
+    """
     order = [row.name for row in LOCAL]
     within = SAID if wanted or settings.local_server or settings.ollama_host else SECONDS
     return sorted(await find(places(settings), within, wanted), key=lambda server: order.index(server.kind))

@@ -50,6 +50,7 @@ def make_wire(name: WireName, settings: Settings, reached: Reached, model: str, 
     if able is None and server.is_near:
         able = Capabilities(tool_calls="either")
     chat = Chat(None, None, model, capabilities=able, server=server)
+    chat.knows(reached.capabilities)
     if settings.context_size is not None:
         chat.reads(settings.context_size)
     return with_words(chat, words)

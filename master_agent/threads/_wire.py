@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,7 +63,9 @@ class OneRequestWire:
         self._client = client
         self._idle_timeout = idle_timeout
         self._account = (organization, project)
-        self._at_first = Accepted(capabilities or Capabilities())
+        self._able = capabilities or Capabilities()
+        self._known: Callable[[str], Capabilities | None] = lambda _model: None
+        self._reads: int | None = None
         self._accepted: dict[str, Accepted] = {}
 
     @property
@@ -73,11 +75,18 @@ class OneRequestWire:
 
     def accepted(self, model: str) -> Accepted:
         """What that model on this server has not refused yet."""
-        return self._accepted.get(model, self._at_first)
+        if model in self._accepted:
+            return self._accepted[model]
+        able = self._known(model) or self._able
+        return Accepted(able if self._reads is None else replace(able, context=self._reads))
+
+    def knows(self, of: Callable[[str], Capabilities | None]) -> None:
+        """Says what is known of each model here before any is asked; None where that is no more than of the server."""
+        self._known = of
 
     def reads(self, tokens: int) -> None:
         """Says how many tokens the models here read at once, before any is asked."""
-        self._at_first = replace(self._at_first, capabilities=replace(self._at_first.capabilities, context=tokens))
+        self._reads = tokens
 
     def keep_threads(self) -> None:
         """Nothing that `close` takes away is needed to go on."""

@@ -19,7 +19,6 @@ from master_agent.cli.options import Options, with_options
 from master_agent.errors import MasterAgentError
 from master_agent.openai_server import Server
 from master_agent.providers import PROVIDERS
-from master_agent.quick import importing
 from master_agent.settings import PREFIX, Settings, config_folder, read_dotenv, state_folder, table
 from master_agent.threads.routed import Routed
 from master_agent.values import nearest
@@ -190,8 +189,8 @@ async def _model(settings: Settings) -> list[Finding]:
 
 
 async def _offered(chosen: Models) -> Finding:
-    with importing():
-        import openai  # noqa: F401 - so that the server's time is the server's alone
+    import master_agent.sdk  # noqa: F401 - so that the server's time is the server's alone
+
     took, offered = 0.0, list[str]()
     for wanted in dict.fromkeys((chosen.agents, chosen.planner)):
         wire, name = await chosen.wire.at(wanted) if isinstance(chosen.wire, Routed) else (chosen.wire, wanted)

@@ -85,11 +85,25 @@ class Workspace:
     def keep_apart(self, path: Path) -> None:
         """Leaves a file or folder of the program's own to itself: wherever it lies, it is neither listed nor touched.
 
-        It does nothing where it is the workspace itself or a folder above it.
+        It does nothing where it is the workspace itself or a folder above it; `lies_in` tells of that.
         """
-        with suppress(ValueError):
-            name = path.resolve().relative_to(self.root.resolve()).as_posix()
-            self._apart |= {_plain(name)} - {"."}
+        place = Path(os.path.realpath(path))
+        for above in filter(self._is, place.parents):
+            self._apart.add(_plain(place.relative_to(above).as_posix()))
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether the workspace is that folder or lies beneath it, under whatever name either was given."""
+        root = Path(os.path.realpath(self.root))
+        with suppress(OSError):  # what is not there holds nothing
+            about = folder.stat()
+            return self._is(folder) or any(os.path.samestat(above.stat(), about) for above in root.parents)
+        return False
+
+    def _is(self, folder: Path) -> bool:
+        """Whether the folder is the workspace: names are not compared, for some file systems know no case."""
+        with suppress(OSError):
+            return os.path.samestat(folder.stat(), os.fstat(self._fd))
+        return False
 
     def _normal(self, path: str) -> str:
         """The path as results spell it; FileRefusedError where nothing of that name may be touched."""

@@ -13,6 +13,7 @@ from master_agent.cli import cassettes, models, spending
 from master_agent.cli.order import Order, People, Team
 from master_agent.cli.workshop import Workshop
 from master_agent.context import Boundaries, draw_mark
+from master_agent.errors import SettingsError
 from master_agent.fetch import Fetcher
 from master_agent.journal import Journal
 from master_agent.master import Master
@@ -63,13 +64,32 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     return (*settings.allow_host, urlsplit(settings.replicate_base_url).netloc)
 
 
+def workspace_of(settings: Settings) -> Workspace:
+    """The folder that agents work in, without what is the program's own; SettingsError where none of it is theirs."""
+    workspace = Workspace(settings.workspace)
+    steers = {config_folder(os.environ): "your config and agents", cache_folder(settings): "the models that run here"}
+    for folder, what in steers.items():
+        if workspace.lies_in(folder):
+            workspace.close()
+            raise SettingsError(
+                f"the workspace {workspace.root} is no place for agents: {folder} holds {what}, and what is left "
+                "there would be obeyed later",
+                hint="Work in another folder, or name one: --workspace DIR",
+            )
+    for place in _own_places(settings):
+        workspace.keep_apart(place)
+    return workspace
+
+
 def _own_places(settings: Settings) -> Iterator[Path]:
     """What steers this program and what it keeps, which no agent may touch where the workspace holds it."""
     yield from (config_folder(os.environ), state_folder(settings), cache_folder(settings))
-    for ending in ("", "-wal", "-shm"):  # where the state folder is the workspace itself
+    for ending in ("", "-wal", "-shm", "-journal"):  # where the state folder is the workspace itself
         yield state_folder(settings) / f"{JOURNAL}{ending}"
     if settings.log_file is not None:
         yield settings.log_file
+    if (env := Path(".env")).is_symlink():  # by its own name it is refused anyway
+        yield env
 
 
 @asynccontextmanager
@@ -77,9 +97,7 @@ async def master(
     settings: Settings, team: Team, order: Order, people: People, why_cancelled: Callable[[], ErrorInfo]
 ) -> AsyncIterator[Master]:
     """A master with all it needs, for one run; everything is let go at the end."""
-    with Workspace(settings.workspace) as workspace:
-        for place in _own_places(settings):
-            workspace.keep_apart(place)
+    with workspace_of(settings) as workspace:
         played = cassettes.played(settings, workspace, resumed=order.resume is not None)
         words = Prompts(builtin("prompts")), Boundaries(order.mark or (played.mark if played else draw_mark()))
         own_models = [agent.model for agent in team.agents.values()]

@@ -133,10 +133,8 @@ def _strays() -> list[Finding]:
 
 
 def _workspace(settings: Settings) -> Finding:
-    from master_agent.workspace import Workspace
-
     try:
-        with Workspace(settings.workspace):
+        with build.workspace_of(settings):
             return Finding("workspace", "found", str(settings.workspace.resolve()))
     except MasterAgentError as error:
         return Finding("workspace", "wrong", error.message, error.hint)

@@ -110,14 +110,8 @@ def continue_(options: Options, run: Run, words: Words = None, *, file: Files = 
         origin="continue",
         before=story_of(parent.database, parent.run_id),
     )
-    return session.run(
-        options,
-        settings,
-        session.team(settings),
-        order,
-        lambda master: master.run_task(text, order.params),
-        yes=yes,
-    )
+    team = session.team(settings)
+    return session.run(options, settings, team, order, lambda master: master.run_task(text, order.params), yes=yes)
 
 
 def _parent(options: Options, run: str) -> _Parent:

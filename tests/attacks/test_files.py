@@ -188,3 +188,40 @@ def test_no_agent_touches_what_steers_the_program_or_what_it_keeps_where_the_wor
     assert "config.md (4 bytes)" in every and not any(name in every for name in ("journal", "run.log", "config.toml"))
     assert {name: (cli.home / name).read_text() for name in before} == before
     assert not (cli.home / "config" / "agents").exists() and not (cli.home / "config" / "trusted.json").exists()
+
+
+def test_no_agent_works_in_a_folder_that_steers_later_runs(cli: Cli) -> None:
+    for folder in ("config/agents", "cache/models/mine", "state/mine"):
+        (cli.home / folder).mkdir(parents=True)
+    (cli.folder / "link").symlink_to(cli.home / "config")
+    plan = cli.plan({"tool": "write_file", "with": {"path": "code.md", "content": "x"}})
+
+    refused = {"../home/config": "config", "../home/config/agents": "config", "link": "config", "link/agents": "config"}
+    refused |= {str(cli.home / "cache" / "models" / "mine"): "cache", "../home/cache": "cache"}
+    for workspace, folder in refused.items():
+        ran = cli("run", plan, "--workspace", workspace)
+        assert ran.code == 2, ran.err
+        assert f"{cli.home / folder} holds" in ran.err and "--workspace DIR" in ran.err
+    here = cli("run", plan, cwd=cli.home / "config" / "agents")
+    looked = cli("doctor", "--workspace", "link")
+
+    assert here.code == 2 and "is no place for agents" in here.err
+    assert "is no place for agents" in looked.out
+    assert not list(cli.home.rglob("code.md"))
+    assert cli("run", plan, "--workspace", "../home/state/mine").code == 0  # which holds nothing but the journal
+
+
+def test_the_journal_and_the_file_that_env_leads_to_are_out_of_reach_wherever_they_lie(cli: Cli) -> None:
+    cli.file("settings/dev.txt", "TITLE=mine\n")
+    (cli.folder / ".env").symlink_to("settings/dev.txt")
+    places = ["journal.db", "journal.db-wal", "journal.db-journal", "settings/dev.txt"]
+    writes = [{"tool": "write_file", "with": {"path": path, "content": "x", "overwrite": True}} for path in places]
+    read = {"tool": "read_file", "with": {"path": "settings/dev.txt"}, "needs": []}
+    plan = cli.plan(*({**write, "needs": []} for write in writes), read, {"tool": "list_files", "needs": []})
+
+    ran = cli("run", plan, "--json", "--state-dir", ".")
+
+    *refused, listed = ran.json["results"].values()
+    assert [result["error"]["type"] for result in refused] == ["file_refused"] * 5
+    assert listed["status"] == "done" and "journal" not in listed["text"] and "dev.txt" not in listed["text"]
+    assert (cli.folder / "journal.db").is_file() and (cli.folder / "settings/dev.txt").read_text() == "TITLE=mine\n"

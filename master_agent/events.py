@@ -211,6 +211,14 @@ class FileChanged(_Event):
         return None if self.removed else self.file.sha256
 
 
+class FileChangeFailed(_Event):
+    """A change of `file` that was written down before did not come to be: what was there is still there."""
+
+    type: Literal["file_change_failed"] = "file_change_failed"
+    file: Artifact
+    error: ErrorInfo
+
+
 class FileContested(_Event):
     """A step was kept from writing a file that another step, which runs at the same time, has written: `by`."""
 
@@ -250,6 +258,7 @@ Event = (
     | ToolProgressed
     | ToolReturned
     | FileChanged
+    | FileChangeFailed
     | FileContested
     | StepFinished
     | RunFinished

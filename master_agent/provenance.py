@@ -3,10 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from master_agent.database import reading
-from master_agent.events import Event, ModelCalled, RunStarted, StepStarted, ToolCalled
+from master_agent.events import (
+    Event,
+    FileChanged,
+    FileChangeFailed,
+    ModelCalled,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    ToolCalled,
+    ToolReturned,
+)
 from master_agent.plan import AgentStep, ToolStep
 from master_agent.results import StepResult
 from master_agent.state import fold
@@ -29,6 +41,14 @@ class Made:
         return Path(self.workspace) / self.path
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a change that was written down before it was made: done, failed with the reason, or not known."""
+
+    how: Literal["done", "failed", "not_known"]
+    why: str | None = None
+
+
 _CHANGES = """
 SELECT events.run_id, seq, at, runs.workspace, json_extract(body, '$.file.path'),
   CASE WHEN json_extract(body, '$.removed') THEN NULL ELSE json_extract(body, '$.file.sha256') END
@@ -47,6 +67,30 @@ def changes(database: Path) -> list[Made]:
 def of_file(made: Sequence[Made], place: Path, sha256: str | None) -> list[Made]:
     """The changes that have to do with a file, by where it is or by its bytes, wherever they were made."""
     return [one for one in made if one.place == place or (sha256 is not None and one.sha256 == sha256)]
+
+
+def outcome(made: Made, history: Sequence[Event]) -> Outcome:
+    """What came of a change, told by the events of its run after it; not known where its process died before any."""
+    step = next((event.step for event in history if event.seq == made.seq), None)
+    for event in history:
+        if (event.seq or 0) <= made.seq:
+            continue
+        match event:
+            case FileChangeFailed() if event.file.path == made.path:
+                return Outcome("failed", event.error.message)
+            case RunResumed():
+                break  # by a process that came after the one which meant to change the file
+            case RunFinished():
+                return Outcome("done")
+            case FileChanged() if event.file.path == made.path:
+                return Outcome("done")
+            case ModelCalled() | StepFinished() if event.step == step:
+                return Outcome("done")
+            case ToolReturned() if any(
+                (file.path, file.sha256) == (made.path, made.sha256) for file in event.artifacts
+            ):
+                return Outcome("done")
+    return Outcome("not_known", "the process of the run came to its end at that very moment")
 
 
 def explained(made: Made, history: Sequence[Event]) -> dict[str, Any]:

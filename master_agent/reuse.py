@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from master_agent.catalogue import Agent
+from master_agent.changes import changes_of
 from master_agent.context import Inputs, Perform
 from master_agent.done_steps import DoneStep, of_key
 from master_agent.errors import FileRefusedError
-from master_agent.events import Event, FileChanged, ReuseRefused, StepFinished, ToolCalled, ToolReturned
+from master_agent.events import Event, ReuseRefused, StepFinished, ToolCalled, ToolReturned
 from master_agent.journal import Journal, events_of
 from master_agent.plan import AgentStep, Step
 from master_agent.results import Artifact, StepResult, Usage
@@ -133,7 +134,7 @@ class Reuse:
 
 def _files(events: Sequence[Event]) -> list[Artifact]:
     """The files that a step made or wrote, each as it left it."""
-    files = {event.file.path: event.file for event in events if isinstance(event, FileChanged)}
+    files = {change.file.path: change.file for change in changes_of(events)}
     result = _finished(events).result
     return list({**files, **{file.path: file for file in result.artifacts}}.values())
 

@@ -56,6 +56,9 @@ class Rivals:
 Report = Callable[[Artifact, Before, str | None], Awaitable[None]]
 """Told of each file before it changes: what is to be written, what is there now, the step."""
 
+Failed = Callable[[Artifact, FileRefusedError, str | None], object]
+"""Told of a file that was to be written, and could not be: it is as it was."""
+
 
 class RunFiles:
     """The files of one run. It knows which paths this run made; `made` are those of its earlier processes.
@@ -74,12 +77,14 @@ class RunFiles:
         made: Collection[str] = (),
         written: Mapping[tuple[str | None, str], str] | None = None,
         rivals: Rivals | None = None,
+        failed: Failed = lambda *_: None,
     ) -> None:
         self._workspace = workspace
         self._report = report
         self._made = set(made)
         self._written = dict(written or {})
         self._rivals = rivals or Rivals(lambda *_: False, lambda *_: None, {})
+        self._failed = failed
         self._turn = asyncio.Lock()
 
     def adopt(self, paths: Collection[str]) -> None:
@@ -121,11 +126,18 @@ class RunFiles:
         artifact = described(name, content)
         # Known before it happens: whatever dies after this, the run can tell what it did to whose file.
         await self._report(artifact, before, step)
+        try:
+            if len(content) <= INLINE:
+                self._workspace.write(name, content, replace=replace)
+            else:
+                await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
+        except FileRefusedError as error:
+            if not self._workspace.holds(name, artifact.sha256):
+                self._failed(artifact, error, step)
+                for folder in reversed(before.folders):  # of those that it made, none stays for nothing
+                    self._workspace.remove_folder(folder)
+            raise
         self._rivals.wrote(name, step)
-        if len(content) <= INLINE:
-            self._workspace.write(name, content, replace=replace)
-        else:
-            await asyncio.to_thread(self._workspace.write, name, content, replace=replace)
         self._made.add(name)
         return artifact
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from master_agent.events import (
     Event,
     FileChanged,
+    FileChangeFailed,
     FileContested,
     ModelReplied,
     PlanMade,
@@ -34,6 +35,7 @@ class State:
     results: dict[str, StepResult] = field(default_factory=dict)
     started: dict[str, StepStarted] = field(default_factory=dict)
     files: dict[str, Artifact] = field(default_factory=dict)
+    replaced: dict[str, Artifact | None] = field(default_factory=dict)
     executions: dict[str | None, Execution] = field(default_factory=dict)
     unsafe_exec: bool = False
     contested: dict[str, list[FileContested]] = field(default_factory=dict)
@@ -80,10 +82,11 @@ def apply(state: State, event: Event) -> None:
             before = state.used.get(event.step)
             state.used[event.step] = event.usage if before is None else before + event.usage
             _ran(state, event)
-        case FileChanged() if event.removed:
-            state.files.pop(event.file.path, None)
         case FileChanged():
-            state.files[event.file.path] = event.file
+            state.replaced[event.file.path] = state.files.get(event.file.path)
+            _left(state, event.file.path, None if event.removed else event.file)
+        case FileChangeFailed():
+            _left(state, event.file.path, state.replaced.get(event.file.path))
         case FileContested():
             state.contested.setdefault(event.path, []).append(event)
         case StepFinished() if event.step:
@@ -91,6 +94,13 @@ def apply(state: State, event: Event) -> None:
         case RunFinished():
             state.status, state.error = event.status, event.error
             state.worked = round((state.worked or 0.0) + event.seconds, 3)
+
+
+def _left(state: State, path: str, file: Artifact | None) -> None:
+    if file is None:
+        state.files.pop(path, None)
+    else:
+        state.files[path] = file
 
 
 def _ran(state: State, event: ModelReplied | ToolReturned) -> None:

@@ -4,12 +4,13 @@ An undo is a run of its own in the journal, with what it changes written down be
 everything back, and one that died goes on where it stopped.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from master_agent.changes import Origin
 from master_agent.errors import FileRefusedError
-from master_agent.events import FileChanged, RunFinished, RunResumed, RunStarted
+from master_agent.events import FileChanged, FileChangeFailed, RunFinished, RunResumed, RunStarted
 from master_agent.journal import Journal
 from master_agent.media import described
 from master_agent.results import ErrorInfo, RunStatus
@@ -117,7 +118,21 @@ async def _put_back(journal: Journal, workspace: Workspace, file: Origin, before
         missing = workspace.missing_folders(file.path)
         change = FileChanged(file=described(file.path, before), before=sha256, mode=mode, folders=missing)
         await journal.append(change, blobs)
-        workspace.write(file.path, before, mode=file.mode)
+        with _told_if_it_fails(journal, change, lambda: workspace.holds(file.path, change.file.sha256)):
+            workspace.write(file.path, before, mode=file.mode)
     elif there is not None:
-        await journal.append(FileChanged(file=there, before=sha256, mode=mode, removed=True), blobs)
-        workspace.remove(file.path, there.sha256)
+        change = FileChanged(file=there, before=sha256, mode=mode, removed=True)
+        await journal.append(change, blobs)
+        with _told_if_it_fails(journal, change, lambda: not workspace.exists(file.path)):
+            workspace.remove(file.path, there.sha256)
+
+
+@contextmanager
+def _told_if_it_fails(journal: Journal, change: FileChanged, is_so: Callable[[], bool]) -> Iterator[None]:
+    """Writes down that a change did not come to be, unless it `is_so` all the same."""
+    try:
+        yield
+    except FileRefusedError as error:
+        if not is_so():
+            journal.note(FileChangeFailed(file=change.file, error=ErrorInfo.of(error)))
+        raise

@@ -146,6 +146,13 @@ class Workspace:
         with self._regular(path) as (fd, _), os.fdopen(fd, "rb", closefd=False) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def holds(self, path: str, sha256: str) -> bool:
+        """Whether the file can be read and its bytes have that SHA-256."""
+        try:
+            return self.digest(path) == sha256
+        except FileRefusedError:
+            return False
+
     def mode(self, path: str) -> int | None:
         """The mode of a file that may be replaced; None when nothing has that name."""
         folder, _, base = self.name(path).rpartition("/")

@@ -4,6 +4,10 @@ import shutil
 
 import pytest
 
+from master_agent.events import Event, FileChanged, RunFinished, RunResumed, RunStarted, StepFinished, StepStarted
+from master_agent.journal import Journal
+from master_agent.media import described
+from master_agent.results import StepResult
 from tests.conftest import Cli, Ran, calls, plans, says
 
 NOTE = {"id": "note", "agent": "file", "prompt": "Write a note", "needs": []}
@@ -95,3 +99,76 @@ def test_a_file_that_an_undone_undo_put_back_is_told_of_with_both(cli: Cli, ran:
 
     assert told["status"] == "as_made"
     assert [one["run_id"] for one in told["made_by"]] == [redo, ran.json["run_id"]]
+    assert [one["relation"] for one in told["made_by"]] == ["made_it", "made_the_same_before"]
+    assert "The same bytes were written here before:" in cli("why", "note.txt").out
+
+
+def written(name: str, content: str) -> dict[str, object]:
+    return {"id": name[0], "tool": "write_file", "with": {"path": name, "content": content}, "needs": []}
+
+
+def test_of_files_with_the_same_bytes_why_says_what_each_has_to_do_with_the_one_asked_for(cli: Cli) -> None:
+    assert cli("run", cli.plan(written("a.txt", "same"), written("b.txt", "same"))).code == 0
+    assert cli("run", cli.plan({**written("a.txt", "other"), "with": {**WITH, "content": "other"}})).code == 0
+
+    assert "Before" not in cli("why", "b.txt").out
+    other = cli("why", "b.txt").out
+    assert (
+        other.index("is as a run made it")
+        < other.index("b.txt\n")
+        < other.index("The same bytes were written into other files too:")
+        < other.index("a.txt\n")
+    )
+    cli.file("a.txt", "a person's")
+    changed = cli("why", "a.txt", "--json").json
+    assert [one["relation"] for one in changed["made_by"]] == ["wrote_it_last", "wrote_it_before"]
+    assert "Before that, it was written by:" in cli("why", "a.txt").out
+
+
+WITH = {"path": "a.txt", "overwrite": True}
+
+
+def test_a_write_that_failed_made_nothing_for_why_undo_and_the_conversation(cli: Cli) -> None:
+    cli.file("folder", "a file where a folder would have to be")
+    failed = cli("run", cli.plan(written("folder/a.txt", "a")), "--events")
+    assert failed.code == 1 and "file_change_failed" in [event["type"] for event in failed.events]
+
+    told = cli("why", "folder/a.txt")
+    assert told.code == 1 and "No run made folder/a.txt: one that meant to write it could not." in told.out
+    assert 'but     not written: "folder/a.txt" lies in something that is not a folder' in told.out
+    assert "folder/a.txt stays as it was, file_refused" in cli("show", "--thread", "f").out
+    (cli.folder / "folder").unlink()
+    cli.file("folder/a.txt", "a person's")
+
+    assert "No run made folder/a.txt" in cli("why", "folder/a.txt").out
+    undone = cli("undo", failed.events[0]["run_id"])
+    assert (undone.code, "Nothing to undo" in undone.err) == (0, True), undone.err
+    assert (cli.folder / "folder" / "a.txt").read_text() == "a person's"
+
+
+@pytest.mark.parametrize(
+    ("after", "status"),
+    [
+        ((), "not_known"),
+        ((RunResumed(), RunFinished(status="failed")), "not_known"),
+        ((StepFinished(step="b", result=StepResult(status="done")),), "not_known"),
+        ((StepFinished(step="a", result=StepResult(status="done")),), "missing"),
+        ((RunFinished(status="failed"),), "missing"),
+    ],
+)
+def test_a_change_that_a_process_died_in_is_not_said_to_have_been_made(
+    cli: Cli, after: tuple[Event, ...], status: str
+) -> None:
+    with Journal(cli.home / "state" / "journal.db", "r1") as journal:
+        for event in (
+            RunStarted(workspace=str(cli.folder)),
+            StepStarted(step="a", attempt=1, tool="write_file"),
+            FileChanged(step="a", file=described("a.txt", b"a")),
+            *after,
+        ):
+            journal.note(event)
+
+    told = cli("why", "a.txt", "--json")
+    assert (told.code, told.json["status"]) == (int(status == "not_known"), status)
+    cli.file("a.txt", "a")
+    assert cli("why", "a.txt", "--json").json["status"] == "as_made"  # the bytes that are there tell

@@ -23,6 +23,7 @@ from master_agent.errors import JournalError
 from master_agent.events import (
     Event,
     FileChanged,
+    FileChangeFailed,
     ModelReplied,
     PlanMade,
     PlanRevised,
@@ -530,3 +531,14 @@ def test_who_waits_is_told_when_nothing_can_be_written(journal: Journal) -> None
     with pytest.raises(JournalError, match="cannot be written"):
         journal.close()
     journal._broken = None
+
+
+def test_a_change_that_did_not_come_to_be_leaves_what_the_run_had_made_before() -> None:
+    first, second = (Artifact(path="a", media_type="text/plain", bytes=1, sha256=digit * 64) for digit in "12")
+    error = ErrorInfo(type="file_refused", message="no space")
+
+    assert fold([FileChanged(file=first), FileChanged(file=second)]).files == {"a": second}
+    assert fold(
+        [FileChanged(file=first), FileChanged(file=second), FileChangeFailed(file=second, error=error)]
+    ).files == {"a": first}
+    assert fold([FileChanged(file=first), FileChangeFailed(file=first, error=error)]).files == {}

@@ -9,6 +9,7 @@ from master_agent.errors import UsageError
 from master_agent.events import (
     Event,
     FileChanged,
+    FileChangeFailed,
     ModelCalled,
     ModelReplied,
     PlanMade,
@@ -27,7 +28,8 @@ Entry = dict[str, Any]
 def conversation(history: Sequence[Event], step: str) -> list[Entry]:
     """What was said and done in a step, oldest first; UsageError when the run has no such step.
 
-    Each entry has a `role`: start, user, tools (their outputs, given back), model, tool, output, file, end.
+    Each entry has a `role`: start, user, tools (their outputs, given back), model, tool, output, file,
+    file_failed, end.
     """
     known = {event.step for event in history if event.step}
     known |= {one.id for event in history if isinstance(event, PlanMade) for one in event.plan.plan}
@@ -59,6 +61,8 @@ def _entry(event: Event) -> Entry | None:
             return picked("output", "tool", "asked", "text", "data", "artifacts", "error", "seconds")
         case FileChanged():
             return picked("file", "file", "before", "removed")
+        case FileChangeFailed():
+            return picked("file_failed", "file", "error")
         case StepFinished():
             return picked("end", "result")
     return None
@@ -102,6 +106,8 @@ def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
         case "file":
             verb = "removes" if entry["removed"] else "replaces" if entry["before"] else "makes"
             yield f"{verb} {entry['file']['path']} ({entry['file']['bytes']:,} bytes)"
+        case "file_failed":
+            yield f"{entry['file']['path']} stays as it was{_failure(entry)}"
         case "end":
             result = entry["result"]
             yield f"ended: {result['status']}{_failure(result)}"

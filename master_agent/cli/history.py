@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from master_agent.aggregator import project
+from master_agent.changes import changes_of
 from master_agent.cli import addresses, exit_codes, reporting, session, streams, vault
 from master_agent.cli.conversation import conversation, tell
 from master_agent.cli.lineage import files_of, story_of
@@ -17,7 +18,7 @@ from master_agent.cli.order import Order
 from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
-from master_agent.events import Event, FileChanged, RunStarted, StepStarted, to_json
+from master_agent.events import Event, RunStarted, StepStarted, to_json
 from master_agent.journal import read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import one_line, visible
@@ -170,7 +171,7 @@ def _check_same_folder(settings: Settings, began: RunStarted, history: Sequence[
     then = Path(began.workspace) if began.workspace else None
     if then is None or settings.workspace.resolve() == then or not then.is_dir():
         return
-    if any(isinstance(event, FileChanged) for event in history):
+    if changes_of(history):
         raise UsageError(
             f"the run has changed files in {then}; it cannot go on in another workspace",
             hint="Fork it instead: master-agent fork RUN --from STEP --workspace DIR",
@@ -231,9 +232,8 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
     if record.parent and not options.json:
         streams.say(f"{record.run_id}: {record.origin} of {record.parent}")
     if record.origin == "undo" and not options.json:
-        for event in history:
-            if isinstance(event, FileChanged):
-                streams.write(f"{'removed' if event.removed else 'restored'} {event.file.path}")
+        for change in changes_of(history):
+            streams.write(f"{'removed' if change.removed else 'restored'} {change.file.path}")
     with reporting.open_reporter(options, None) as (reporter, _):
         reporter.finish(project(fold(history)))
     return exit_codes.DONE

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from master_agent import undo as undoing
-from master_agent.changes import Origin, origins
+from master_agent.changes import folders, origins
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import new_run_id
 from master_agent.cli.options import Options, with_options
@@ -50,7 +50,7 @@ def undo(options: Options, run: Run) -> int:
         history = read(database, record.run_id)
         folder = Path(str(options.flags["workspace"] or workspace_of(history)))
         with Workspace(folder) as workspace:
-            undo_id, done = _undo(database, record, origins(history), workspace, still_ours)
+            undo_id, done = _undo(database, record, history, workspace, still_ours)
     if options.json:
         whole = {"run_id": undo_id, "undoes": record.run_id, "restored": done.restored}
         streams.print_json({**whole, "removed": done.removed, "folders": done.folders})
@@ -68,7 +68,7 @@ def workspace_of(history: Sequence[Event]) -> str:
 
 
 def _undo(
-    database: Path, record: RunRecord, files: list[Origin], workspace: Workspace, still_ours: Callable[[], None]
+    database: Path, record: RunRecord, history: Sequence[Event], workspace: Workspace, still_ours: Callable[[], None]
 ) -> tuple[str | None, Undone]:
     made = changes(database)
     broken_off = next((run for run in list_runs(database) if _is_open_undo(run, record.run_id)), None)
@@ -82,8 +82,8 @@ def _undo(
         return next((run_id for run_id in found if run_id != record.run_id), None)
 
     with reading(database) as connection:
+        files = origins(history)
         todo = undoing.to_undo(workspace, files, known, lambda sha256: get_blob(connection, sha256) is not None)
-    folders = [folder for file in files for folder in file.folders]
     if not todo and broken_off is None:
         return None, Undone()
     undo_id = broken_off.run_id if broken_off else new_run_id()
@@ -98,7 +98,7 @@ def _undo(
     with Journal(database, undo_id, resume=broken_off is not None) as journal:
         event = RunResumed(program=PROGRAM) if broken_off else started
         return undo_id, asyncio.run(
-            undoing.undo(journal, event, workspace, todo, folders, journal.blob, still_ours),
+            undoing.undo(journal, event, workspace, todo, folders(history), journal.blob, still_ours),
         )
 
 

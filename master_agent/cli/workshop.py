@@ -13,6 +13,7 @@ from master_agent import __version__, layers
 from master_agent.attachments import Attachment
 from master_agent.budget import Budget, pictures_reserved, reserved
 from master_agent.catalogue import Agent
+from master_agent.changes import changes_of
 from master_agent.cli import programs, spending
 from master_agent.cli.kept import flags_of
 from master_agent.cli.keys import secrets_of
@@ -22,9 +23,11 @@ from master_agent.cli.order import Order, People, Team
 from master_agent.cli.painters import image_provider, make_images
 from master_agent.cli.wires import Words
 from master_agent.dispatcher import Dispatcher
+from master_agent.errors import FileRefusedError
 from master_agent.events import (
     Event,
     FileChanged,
+    FileChangeFailed,
     FileContested,
     RunResumed,
     RunStarted,
@@ -303,12 +306,16 @@ class Workshop:
             changed = FileChanged(step=step, file=artifact, before=digest, mode=before.mode, folders=before.folders)
             await self.journal.append(changed, blobs)
 
-        changes = [event for event in self.journal.history if isinstance(event, FileChanged)]
-        self.workspace.clear((change.file.path, change.file.sha256) for change in changes)
+        def failed(artifact: Artifact, error: FileRefusedError, step: str | None) -> None:
+            self.journal.note(FileChangeFailed(step=step, file=artifact, error=ErrorInfo.of(error)))
+
+        changes = changes_of(self.journal.history)
+        begun = (event for event in self.journal.history if isinstance(event, FileChanged))
+        self.workspace.clear((change.file.path, change.file.sha256) for change in begun)
         # What an earlier run made, and nobody has touched since, is this run's to replace.
         made = {change.file.path for change in changes} | self._untouched(self.order.made)
         written = {(change.step, change.file.sha256): change.file.path for change in changes}
-        return RunFiles(self.workspace, report, made, written, self._rivals(changes))
+        return RunFiles(self.workspace, report, made, written, self._rivals(changes), failed)
 
     def _rivals(self, changes: Iterable[FileChanged]) -> Rivals:
         """Who keeps two steps that run at the same time from writing one file; earlier writers are known to it."""

@@ -7,6 +7,7 @@ from typing import IO
 from master_agent.events import (
     Event,
     FileChanged,
+    FileChangeFailed,
     ModelCalled,
     ModelReplied,
     ReuseRefused,
@@ -108,6 +109,8 @@ class PlainReporter(Silent):
                 return f"{event.step}: not reused from {event.from_run}: {event.reason}"
             case FileChanged():
                 return f"{event.step or 'run'}: writes {event.file.path} ({size(event.file.bytes)})"
+            case FileChangeFailed():
+                return f"{event.step or 'run'}: {event.file.path} was not written"
             case StepFinished(step=str(step)):
                 began = self._began.pop(step, None)
                 return ended(step, event.result, None if began is None else self._clock() - began)

@@ -27,6 +27,7 @@ from tests.servers.loopback import Behaviour, Body
 MODEL_L = {"id": "l", "type": "llm", "state": "loaded", "loaded_context_length": 5000}
 NOBODY = "http://127.0.0.1:9/v1"
 KEYS = {f"{name.upper()}_API_KEY": f"key-of-{name}-0123456789" for name in ("openai", *(row.name for row in HOSTED))}
+COMMANDS_THAT_HELP = ("OPENAI_API_KEY=", "ollama pull", "master-agent models pull", "master-agent demo")
 PLAN = json.dumps({"plan": [{"id": "note", "agent": "code", "prompt": "Do step note."}]})
 
 
@@ -429,14 +430,23 @@ def test_models_lists_what_each_provider_offers_as_it_is_named(cli: Cli) -> None
     assert "check OPENAI_API_KEY" in wrong["providers"][0]["error"] and wrong["providers"][0]["models"] == []
 
 
-def test_with_nobody_to_talk_to_three_things_are_said_that_would_help(cli: Cli) -> None:
-    for command in (["Greet", "--yes"], ["models"], ["doctor"]):
-        ran = cli(*command)
-        said = " ".join((ran.out + ran.err).split())
-        assert ran.code == 4
-        for way in ("OPENAI_API_KEY=", "ollama pull", "master-agent models pull"):
-            assert way in said, command
-        assert ("pip install 'master-agent[local]'" in said) is not installed(), "only who has no engine needs one"
+def test_with_nobody_to_talk_to_a_short_list_says_what_would_help(cli: Cli) -> None:
+    hint = cli("Greet", "--yes", "--json").json["error"]["hint"]
+    _, *ways = hint.splitlines()
+    for way, command in zip((w for w in ways if w.startswith("- ")), COMMANDS_THAT_HELP, strict=True):
+        assert command in way or way.endswith("'master-agent[local]'")
+    for arguments, indent in ((["Greet", "--yes"], 2), (["models"], 2), (["doctor"], 9)):
+        ran = cli(*arguments)
+        shown = [" " * indent + line for line in hint.splitlines()]
+        assert (ran.code, "\n".join(shown) in ran.out + ran.err) == (4, True), arguments
+        assert max(map(len, shown)) <= 80
+    assert ("pip install 'master-agent[local]'" in hint) is not installed(), "only who has no engine needs one"
+
+
+def test_who_has_ollama_is_not_told_to_install_it(cli: Cli) -> None:
+    with LocalStandIn(ollama()) as empty:
+        hint = cli("Greet", "--yes", "--json", "--local-server", empty.origin).json["error"]["hint"]
+    assert ("install Ollama" in hint, "- a local server: ollama pull" in hint) == (False, True)
 
 
 def test_tools_with_streams_are_asked_for_whole_where_the_server_loses_them(cli: Cli) -> None:

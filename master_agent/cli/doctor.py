@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Literal
 
 import typer
@@ -69,7 +70,7 @@ def doctor(options: Options) -> int:
         for finding in findings:
             streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}", hang=9)
             if finding.hint and finding.status != "found":
-                streams.write(f"         {finding.hint}", hang=0)
+                streams.write(indent(finding.hint, " " * 9), hang=0)
     ready = any(finding.name == "model" and finding.status == "found" for finding in findings)
     return exit_codes.DONE if ready else exit_codes.NO_MODEL
 

@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from master_agent.cli import exit_codes, streams
@@ -64,4 +65,4 @@ def say(error: "ErrorInfo") -> None:
     """The message on stderr, and below it what to do next."""
     streams.say(f"master-agent: {error.message}")
     if error.hint:
-        streams.say(f"  {error.hint}")
+        streams.say(indent(error.hint, "  "))

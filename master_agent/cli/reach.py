@@ -176,13 +176,17 @@ class NobodyError(ModelError):
 
 def nobody(empty: Iterable[LocalServer]) -> NobodyError:
     """That there is no model to talk to, and what would help; `empty` are servers that answered and offer none."""
-    idle = "".join(f"; {PROVIDERS[one.kind].title} answers at {one.origin}, but offers no model" for one in empty)
-    engine = "" if installed() else f"{INSTALL}, then "
+    found = list(empty)
+    idle = "".join(f"; {PROVIDERS[one.kind].title} answers at {one.origin}, but offers no model" for one in found)
+    ollama = "" if any(one.kind == "ollama" for one in found) else "install Ollama, then: "
+    engine = "" if installed() else f"{INSTALL}\n  and then: "
     return NobodyError(
-        "there is no model to talk to: no key (OPENAI_API_KEY or another provider's), no OPENAI_BASE_URL of another "
-        f"server, and no server on this machine that answers{idle}",
+        "there is no model to talk to: no provider's key, no OPENAI_BASE_URL, and no server on this machine that "
+        f"answers{idle}",
         type="no_model",
-        hint="Three things would help. A key: put OPENAI_API_KEY=… into .env (master-agent init asks for it). "
-        f"A local server: install Ollama, then ollama pull qwen3.5:4b. A model in this program: {engine}"
-        "master-agent models pull. Or try without any: master-agent demo",
+        hint="Any of these will do:\n"
+        "- a key: OPENAI_API_KEY=… in .env (master-agent init asks for it)\n"
+        f"- a local server: {ollama}ollama pull qwen3.5:4b\n"
+        f"- a model run by this program: {engine}master-agent models pull\n"
+        "- none, to look around: master-agent demo",
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
 from rich import box
 from rich.cells import cell_len
@@ -170,7 +171,7 @@ def totals_line(canvas: Canvas, result: RunResult) -> Text:
 def error_part(canvas: Canvas, error: ErrorInfo) -> RenderableType:
     """What went wrong, and what to do next."""
     message = Text.assemble(("error: ", "bold red"), canvas.words(error.message))
-    return Group(message, canvas.words(f"  {error.hint}", "dim")) if error.hint else message
+    return Group(message, canvas.words(indent(error.hint, "  "), "dim")) if error.hint else message
 
 
 def panel(canvas: Canvas, step_id: str, made: StepResult) -> Panel:

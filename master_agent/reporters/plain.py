@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from textwrap import indent
 from typing import IO
 
 from master_agent.events import (
@@ -147,7 +148,7 @@ def say_final(out: IO[str], err: IO[str], result: RunResult) -> None:
 
 def error_lines(error: ErrorInfo) -> list[str]:
     """The message, and below it what to do next."""
-    return [f"error: {error.message}", *([f"  {error.hint}"] if error.hint else [])]
+    return [f"error: {error.message}", *([indent(error.hint, "  ")] if error.hint else [])]
 
 
 def plan_lines(plan: Plan, effects: Sequence[str]) -> Iterator[str]:

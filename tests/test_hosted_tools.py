@@ -230,7 +230,8 @@ def test_a_script_runs_agents_with_hosted_tools_too(cli: Cli) -> None:
 def test_what_the_provider_may_do_is_said_before_a_plan_is_run(cli: Cli) -> None:
     done = analyst(cli)("run", cli.plan({"agent": "analyst", "prompt": "Do it"}), cli.script(scripted("Done.")))
 
-    said = "1 step may use code_interpreter, image_generation, web_search at the model's provider: analyst_1"
+    tools = "code_interpreter, image_generation, web_search"
+    said = f"1 step may use {tools} at the model's provider, which may bill them: analyst_1"
     assert (done.code, said in done.err) == (0, True), done.err
 
 

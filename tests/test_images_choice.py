@@ -1,7 +1,9 @@
 """Who makes pictures, through the command line: as set, else by the key that is there, else nobody, and said so."""
 
 import json
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,3 +227,31 @@ def test_doctor_tells_a_wrong_key_from_none(cli: Cli) -> None:
     assert (wrong["status"], "OPENAI_API_KEY" in wrong["hint"]) == ("wrong", True)
     assert missing["status"] == "missing"
     assert "neither REPLICATE_API_TOKEN nor OPENAI_API_KEY" in missing["message"]
+
+
+def test_a_plan_says_of_each_step_what_may_be_paid_for(cli: Cli, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "sending-1.dist-info").mkdir(parents=True)
+    (site / "sending-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: sending\nVersion: 1\n")
+    (site / "sending-1.dist-info" / "entry_points.txt").write_text(
+        "[master_agent.tools]\nsend_letter = sending:send_letter"
+    )
+    (site / "sending.py").write_text(
+        "from master_agent.tools import tool\n\n\n@tool(effects={'pay', 'write'})\n"
+        "async def send_letter(context, to: str) -> str:\n    'Sends a letter by post.'\n    return 'sent'\n"
+    )
+    agents = cli.home / "config" / "agents"
+    agents.mkdir(parents=True)
+    (agents / "clerk.md").write_text(
+        "---\ndescription: Writes.\ntools: [generate_image, write_file]\nmodel: anthropic:claude-x\n---\nWrite.\n"
+    )
+    letter = {"id": "post", "tool": "send_letter", "with": {"to": "me"}, "needs": []}
+    plan = cli.plan(HERO, letter, {"id": "page", "agent": "clerk", "prompt": "Write", "needs": ["hero"]})
+    environ = {"PYTHONPATH": f"{site}{os.pathsep}{cli.environ['PYTHONPATH']}", "ANTHROPIC_API_KEY": KEY}
+
+    said = " ".join(cli("run", plan, "--attempts", "1", env=environ).err.split())
+
+    assert "2 steps may make pictures, but no picture can be made:" in said
+    assert "1 step may spend money with send_letter: post" in said
+    assert "1 step may spend money on a model of Anthropic, as its agent says: page" in said
+    assert f"2 steps may write files beneath {cli.folder}: post, page" in said

@@ -22,12 +22,16 @@ from master_agent.errors import FileRefusedError, PlanError, UsageError
 from master_agent.events import ToolCalled
 from master_agent.openai_server import Server
 from master_agent.plan import AgentStep, Plan, Step, ToolStep
+from master_agent.providers import PROVIDERS, named
 from master_agent.references import Reference, find
 from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
 from master_agent.reporters.words import overwrites
 from master_agent.settings import Settings
+from master_agent.tools import Effect
 from master_agent.workspace import Workspace
+
+PICTURES = "generate_image"
 
 
 def maker(settings: Settings) -> str:
@@ -46,20 +50,18 @@ def maker(settings: Settings) -> str:
     return "drawn offline as a placeholder, free"
 
 
-def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, code: str, trust: Trust) -> list[str]:
-    """What a plan may do beside asking models, a line for each kind.
-
-    `pictures` is how they come about, `code` how code is run, in words.
-    """
+def effects(plan: Plan, team: Team, settings: Settings, *, code: str, trust: Trust) -> list[str]:
+    """What a plan may do beside asking the models of the settings, a line for each kind; `code` is how code is run."""
     lines = list(of_this_folder(plan, team, trust))
-    paid = [step for step in plan.plan if "pay" in _step_effects(step, team)]
-    if paid:
-        lines.append(f"{_count(paid, 'step')} may make pictures, {pictures}: {_names(paid)}")
-    lines += _replaced(plan, workspace)
-    writing = [s for s in plan.plan if "write" in _step_effects(s, team) and s not in paid]
-    if writing:
-        lines.append(f"{_count(writing, 'step')} may write files beneath {workspace.resolve()}: {_names(writing)}")
-    if fetching := [s for s in plan.plan if "network" in _step_effects(s, team) and s not in paid]:
+    if pictures := [step for step in plan.plan if PICTURES in _tools(step, team)]:
+        lines.append(f"{_count(pictures, 'step')} may make pictures, {maker(settings)}: {_names(pictures)}")
+    lines += _paid(plan, team)
+    lines += [] if settings.script or settings.replay else _elsewhere(plan, team)
+    lines += _replaced(plan, settings.workspace)
+    if writing := _having("write", plan, team):
+        where = settings.workspace.resolve()
+        lines.append(f"{_count(writing, 'step')} may write files beneath {where}: {_names(writing)}")
+    if fetching := _having("network", plan, team):
         lines.append(f"{_count(fetching, 'step')} may fetch from addresses of the internet: {_names(fetching)}")
     lines += _hosted(plan, team)
     if running := executing(plan, team):
@@ -67,17 +69,37 @@ def effects(plan: Plan, team: Team, *, workspace: Path, pictures: str, code: str
     return lines
 
 
+def _paid(plan: Plan, team: Team) -> Iterable[str]:
+    """The steps that may spend money with a tool that some package brought: for what, only its description says."""
+    steps = _having("pay", plan, team)
+    if names := sorted({name for step in steps for name in _tools(step, team) if "pay" in _effects(name, team)}):
+        yield f"{_count(steps, 'step')} may spend money with {', '.join(names)}: {_names(steps)}"
+
+
+def _elsewhere(plan: Plan, team: Team) -> Iterable[str]:
+    """The steps that are asked of a provider that the agent's own file names, which is paid there."""
+    asked: dict[str, list[Step]] = {}
+    for step in plan.plan:
+        model = team.agents[step.agent].model if isinstance(step, AgentStep) else None
+        provider = PROVIDERS.get(named(model)[0] or "") if model else None
+        if provider is not None and provider.kind == "hosted":
+            asked.setdefault(provider.title, []).append(step)
+    for title, steps in asked.items():
+        yield f"{_count(steps, 'step')} may spend money on a model of {title}, as its agent says: {_names(steps)}"
+
+
 def _hosted(plan: Plan, team: Team) -> Iterable[str]:
     """The steps whose agents may use tools that the model's provider runs, out of reach of what holds ours."""
     steps = [step for step in plan.plan if isinstance(step, AgentStep) and team.agents[step.agent].hosted]
     if steps:
-        tools = sorted({tool for step in steps for tool in team.agents[step.agent].hosted})
-        yield f"{_count(steps, 'step')} may use {', '.join(tools)} at the model's provider: {_names(steps)}"
+        tools = ", ".join(sorted({tool for step in steps for tool in team.agents[step.agent].hosted}))
+        which = "at the model's provider, which may bill them"
+        yield f"{_count(steps, 'step')} may use {tools} {which}: {_names(steps)}"
 
 
 def executing(plan: Plan, team: Team) -> list[Step]:
     """The steps that may run code."""
-    return [step for step in plan.plan if "execute" in _step_effects(step, team)]
+    return _having("execute", plan, team)
 
 
 def of_this_folder(plan: Plan, team: Team, trust: Trust) -> Iterable[str]:
@@ -119,9 +141,17 @@ def say_unused(params: Collection[str], plan: Plan, say: Callable[[str], None]) 
         say(f"{what} used nowhere in the task or the plan; one is used as ${{params.{names[0]}}}")
 
 
-def _step_effects(step: Step, team: Team) -> set[str]:
-    names = team.agents[step.agent].tools if isinstance(step, AgentStep) else (step.tool,)
-    return {effect for name in names if name in team.tools for effect in team.tools[name].effects}
+def _having(effect: Effect, plan: Plan, team: Team) -> list[Step]:
+    """The steps that may have the effect; that pictures are paid for, fetched and stored has a line of its own."""
+    return [step for step in plan.plan if any(effect in _effects(name, team) for name in _tools(step, team))]
+
+
+def _tools(step: Step, team: Team) -> tuple[str, ...]:
+    return team.agents[step.agent].tools if isinstance(step, AgentStep) else (step.tool,)
+
+
+def _effects(tool: str, team: Team) -> frozenset[Effect]:
+    return team.tools[tool].effects if tool in team.tools and tool != PICTURES else frozenset()
 
 
 def _count(steps: Sequence[Step], word: str) -> str:
@@ -143,8 +173,7 @@ class Asking:
 
     reporter: Reporter
     team: Team
-    workspace: Path
-    pictures: str
+    settings: Settings
     code: Callable[[], Awaitable[str]]
     yes: bool
     show: Callable[[Plan, Sequence[str]], None]
@@ -162,9 +191,7 @@ class Asking:
         draft: bytes | None = None
         while True:
             code = await self.code() if executing(plan, self.team) else ""
-            shown = effects(
-                *(plan, self.team), workspace=self.workspace, pictures=self.pictures, code=code, trust=self.trust
-            )
+            shown = effects(plan, self.team, self.settings, code=code, trust=self.trust)
             if self.yes:
                 self.reporter.plan(plan, shown)
                 for line in () if self.heard else of_this_folder(plan, self.team, self.trust):

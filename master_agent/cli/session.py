@@ -10,7 +10,7 @@ from pathlib import Path
 
 from master_agent.aggregator import project
 from master_agent.cli import addresses, build, exit_codes, failures, keys, programs, reporting, streams, vault
-from master_agent.cli.approve import Asking, maker
+from master_agent.cli.approve import Asking
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
 from master_agent.cli.order import Order, People, Team
@@ -77,8 +77,7 @@ def run(
         asking = Asking(
             reporter=reporter,
             team=team,
-            workspace=settings.workspace,
-            pictures=maker(settings),
+            settings=settings,
             code=partial(programs.manner, settings, unsafe=options.unsafe_exec),
             yes=yes,
             show=_shower(reporter, options),

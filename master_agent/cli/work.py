@@ -14,7 +14,7 @@ import typer
 from master_agent import checker
 from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, keys, programs, reporting, saving, session, streams
-from master_agent.cli.approve import effects, executing, maker, say_unused
+from master_agent.cli.approve import effects, executing, say_unused
 from master_agent.cli.commands import TASK
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.order import Order, Team
@@ -239,7 +239,7 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
 def _show_table(made: Plan, team: Team, settings: Settings, *, unsafe: bool) -> None:
     trust = Trust(config_folder(os.environ), team.tools)
     code = asyncio.run(programs.manner(settings, unsafe=unsafe)) if executing(made, team) else ""
-    lines = effects(made, team, workspace=settings.workspace, pictures=maker(settings), code=code, trust=trust)
+    lines = effects(made, team, settings, code=code, trust=trust)
     reporting.show_plan(made, lines, sys.stdout)
 
 

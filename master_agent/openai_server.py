@@ -104,16 +104,18 @@ class Server:
     """Where requests go and with which key; `base_url` None is OpenAI's own address.
 
     `variable` is where the key comes from. `place` tells an address that a person named from one that is the provider's
-    own and from one that was found on this machine. `listing` are headers for the list of models besides.
+    own, from one that was found on this machine and from an engine of the run's own. `listing` are headers for the list
+    of models besides. `title` is what people know the server by where its address means nothing to them.
     Requests go through `proxy`, an address, but to a server on this machine they go directly.
     """
 
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     variable: str = "OPENAI_API_KEY"
-    place: Literal["named", "hosted", "local"] = "named"
+    place: Literal["named", "hosted", "local", "own"] = "named"
     listing: Mapping[str, str] = field(default_factory=dict, repr=False)
     proxy: str | None = field(default=None, repr=False)
+    title: str = ""
 
     @property
     def address(self) -> str:
@@ -121,8 +123,8 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """The address for people: without a password or a query that stands in it."""
-        return re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", self.address, flags=re.DOTALL))
+        """The server for people: its title, or its address without a password or a query that stands in it."""
+        return self.title or re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", self.address, flags=re.DOTALL))
 
     @property
     def is_openai(self) -> bool:
@@ -243,11 +245,12 @@ class Server:
         hint = "Is the server running? Check OPENAI_BASE_URL."
         if self.is_openai or self.place == "hosted":
             hint = "Is this machine online?"
-        elif self.place == "local":
-            hint = "Is the server still running?"
+        elif self.place in ("local", "own"):
+            hint = "Is the server still running?" if self.place == "local" else ""
         if "CERTIFICATE" in why:
             hint = "Name the certificates to be trusted in SSL_CERT_FILE."
-        return ModelError(f"no connection to {self.shown}: {why}", type="connection", retryable=not lasting, hint=hint)
+        told = f"no connection to {self.shown}: {why}"
+        return ModelError(told, type="connection", retryable=not lasting, hint=hint or None)
 
     def of_status(self, response: "httpx2.Response") -> ModelError:
         """An answer that is not 200 as an error: its type, whether another try can help, and when."""
@@ -257,7 +260,7 @@ class Server:
         told = said.message or ("" if said.code else response.reason_phrase)
         message = f"{self.shown} answered {status}: {self.clean(told)}"
         if status in _TOO_LONG_STATUS and _TOO_LONG.search(said.complaint):
-            return self._too_long(message, said)
+            return self.too_long(message, said.complaint)
         if status in (400, 422):
             about_model = _NOT_A_MODEL.search(said.complaint) is not None
             refused: ErrorType = "model_not_found" if about_model else "bad_request"
@@ -273,20 +276,24 @@ class Server:
         after = retry_after(response.headers, datetime.now(UTC)) if retryable else None
         return ModelError(message, type=type_, retryable=retryable, retry_after=after, hint=hint)
 
-    def _too_long(self, message: str, said: Said) -> ModelError:
+    def too_long(self, message: str, complaint: str = "") -> ModelError:
         """The error for a request that is longer than the model can read."""
-        hint = (
-            "It is longer than this model can read at once: name a model that reads more, let its server keep a larger "
-            "context, or ask for less in one step."
+        more = "let its server keep a larger context"
+        if self.place == "own":
+            more = "let this one read more, as far as its memory goes (--context-size TOKENS)"
+        return RefusedRequestError(
+            message,
+            type="context_exceeded",
+            hint=f"Name a model that reads more at once, {more}, or ask for less in one step.",
+            complaint=complaint,
         )
-        return RefusedRequestError(message, type="context_exceeded", hint=hint, complaint=said.complaint)
 
     def reported(self, body: object) -> ModelError:
         """An error that came with status 200, in a stream or instead of a completion."""
         said = _said(body)
         told = f"{self.shown} reported: {self.clean(said.message)}"
         if _TOO_LONG.search(said.complaint):
-            return self._too_long(told, said)
+            return self.too_long(told, said.complaint)
         status = int(said.code) if said.code.isdecimal() else 500
         type_, retryable = _STATUS.get(status, ("server_error", True) if status >= 500 else ("bad_request", False))
         if "rate_limit" in said.code + said.type:

@@ -111,6 +111,12 @@ def test_the_free_memory_decides_how_much_is_read_at_once(free: float, at_once: 
     assert (fitting.context, fitting.slots) == (context, slots)
 
 
+@pytest.mark.parametrize(("most", "context"), [(2_000, 2_000), (30_000, 30_000), (99_000, 32_768)])
+def test_who_says_how_much_a_request_may_have_gets_it_as_far_as_model_and_memory_go(most: int, context: int) -> None:
+    assert fit(EIGHT_BILLION, 4, 64 * GB, most).context == context
+    assert fit(EIGHT_BILLION, 1, 8 * GB, most).context == min(context, 8_192)
+
+
 def test_a_model_is_given_no_more_context_than_it_was_trained_for() -> None:
     short = ModelFile(Path("short.gguf"), GB, {**SAID, "llama.context_length": 4_096})
 

@@ -151,6 +151,12 @@ def test_the_engine_answers_in_the_form_that_was_asked_for_and_only_with_its_key
             thread = await wire.open(AgentSpec("planner", "Plan it.", output=form))
             told = [part async for part in thread.send(UserTurn("write code"), CallOptions("planner"))]
             assert isinstance(told[-1], Reply)
+            for long, said in (("word " * 20_000, "reads 16,384"), ("7 " * 30_000, "answered 400")):  # we or it say so
+                with pytest.raises(ModelError, match=f"the embedded engine with tiny {said}") as told_so:
+                    await anext(thread.send(UserTurn(long), CallOptions("planner")))
+                error = told_so.value
+                assert (error.type, "--context-size" in (error.hint or "")) == ("context_exceeded", True)
+                assert "127.0.0.1" not in error.message
             assert wire.engine.process.stdin is not None
             wire.engine.process.stdin.close()  # as it is when the run has gone
             assert await asyncio.wait_for(wire.engine.process.wait(), 10) == 0

@@ -33,11 +33,11 @@ def least(model: ModelFile) -> int:
 def fit(model: ModelFile, at_once: int, free: int | None = None, most: int | None = None) -> Fit:
     """The best that the free memory allows; ModelError when it is too little for the model at all.
 
-    `most` is the most tokens that one request shall have.
+    `most` are the tokens that one request shall have, if the model and the memory have them.
     """
     free = available() if free is None else free
     trained = min(model.context or CONTEXTS[-1], most or CONTEXTS[0])
-    wishes = list(dict.fromkeys(min(context, trained) for context in (*CONTEXTS, LEAST)))
+    wishes = list(dict.fromkeys(min(context, trained) for context in (most or CONTEXTS[0], *CONTEXTS, LEAST)))
     for context in wishes:
         for slots in dict.fromkeys((min(at_once, 4), 2, 1)):
             left = free - _SPARE - model.needs(context * slots)

@@ -138,11 +138,9 @@ class ChatThread:
             reserved = min(options.most(self.agent) or int(context * OF_ANSWERS), context // 2)
             least = self._size((*items, marked(droppable(items), 0)) if droppable(items) else items, options)
             if least > (context - reserved) * HOPEFUL:
-                raise ModelError(
+                raise self._wire.server.too_long(
                     f"the request comes to about {int(least / CAREFUL):,} tokens, "
-                    f"and {self._wire.server.shown} reads {context:,} at once",
-                    type="context_exceeded",
-                    hint="Name a model that reads more, let its server keep a larger context, or ask for less.",
+                    f"and {self._wire.server.shown} reads {context:,} at once"
                 )
             room = (context - reserved) * CAREFUL
         elif self._room is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from master_agent.embedded import Engine
 from master_agent.errors import ModelError
 from master_agent.threads import AgentSpec, Capabilities, ThreadState
+from master_agent.threads._openai import Server
 from master_agent.threads._wire import Answering
 from master_agent.threads.chat import Chat
 
@@ -23,7 +24,9 @@ class Embedded(Chat):
             context=engine.context,
             tool_calls="either",
         )
-        super().__init__(engine.key, f"{engine.address}/v1", engine.model.name, capabilities=able)
+        title = f"the embedded engine with {engine.model.name}"
+        server = Server(f"{engine.address}/v1", engine.key, place="own", title=title)
+        super().__init__(None, None, engine.model.name, capabilities=able, server=server)
         self.engine = engine
 
     def check(self, agent: AgentSpec, state: ThreadState | None) -> None:

@@ -15,7 +15,17 @@ from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Options, with_options
 from master_agent.cli.order import Order, Team
 from master_agent.cli.trust import Trust, in_words
-from master_agent.cli.work import Files, Params, PlanFile, given_files, params_of, read_plan, source_of, task_text
+from master_agent.cli.work import (
+    Files,
+    Params,
+    PlanFile,
+    foreseen,
+    given_files,
+    params_of,
+    read_plan,
+    source_of,
+    task_text,
+)
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan
 from master_agent.settings import config_folder
@@ -61,6 +71,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 _CHECK_HELP = """Checks a plan and names every fault at once; runs nothing.
+
+Of a good plan it says what it may do: write files, run code, reach the internet, spend money.
 
 \b
 Examples:
@@ -121,16 +133,19 @@ Examples:
 """
 
 
-@with_options("no_exec", output=_JSON)
+@with_options("workspace", "no_exec", output=_JSON)
 def check(options: Options, plan: PlanFile, *, param: Params = None) -> int:
-    given = params_of(param)
-    checked = read_plan(plan, session.team(session.settings_of(options)), given)
+    settings, given = session.settings_of(options), params_of(param)
+    team = session.team(settings)
+    checked = read_plan(plan, team, given)
     say_unused(given, checked, streams.say)
     if options.json:
         streams.print_json(checked.model_dump(mode="json", by_alias=True))
     else:
         count = len(checked.plan)
         streams.write(f"{source_of(plan)}: a good plan of {count} step{'' if count == 1 else 's'} ({checked.order})")
+        for line in foreseen(checked, team, settings):
+            streams.write(f"  * {line}")
     return exit_codes.DONE
 
 

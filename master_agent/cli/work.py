@@ -86,6 +86,8 @@ Examples:
 """
 _RUN_HELP = """Runs a plan from a file. Giving the file is the approval.
 
+What it may do is said first, on stderr; not with --quiet, --json or --events: ask `master-agent check PLAN` before.
+
 \b
 Examples:
   master-agent run plan.json
@@ -230,17 +232,18 @@ def _plan_only(options: Options, order: Order, output: Path | None) -> int:
             if options.json or fault is not None or not sys.stdout.isatty():
                 streams.print_json(made.model_dump(mode="json", by_alias=True))
             else:
-                _show_table(made, team, settings, unsafe=options.unsafe_exec)
+                lines = foreseen(made, team, settings, unsafe=options.unsafe_exec)
+                reporting.show_plan(made, lines, sys.stdout)
         return exit_codes.DONE if fault is None else exit_codes.USAGE
 
     return session.run(options, settings, team, order, story, yes=False, show=show)
 
 
-def _show_table(made: Plan, team: Team, settings: Settings, *, unsafe: bool) -> None:
+def foreseen(made: Plan, team: Team, settings: Settings, *, unsafe: bool = False) -> list[str]:
+    """What the plan may do, a line for each kind, before anything is run."""
     trust = Trust(config_folder(os.environ), team.tools)
     code = asyncio.run(programs.manner(settings, unsafe=unsafe)) if executing(made, team) else ""
-    lines = effects(made, team, settings, code=code, trust=trust)
-    reporting.show_plan(made, lines, sys.stdout)
+    return effects(made, team, settings, code=code, trust=trust)
 
 
 def task_text(words: list[str] | None, command: str = "master-agent") -> str:

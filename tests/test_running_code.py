@@ -335,3 +335,26 @@ def test_the_demo_ends_well_where_no_program_can_run_and_says_what_to_install(cl
     assert "note: no code was run in check: no sandbox works here" in ran.out and "apt install bubblewrap" in ran.out
 
     assert "The page was not checked: no program may be run here." in cli("demo", "--no-exec", "--quiet").out
+
+
+def test_a_file_that_is_new_is_never_executable_and_one_that_is_replaced_keeps_its_mode(cli: Cli, sandbox: str) -> None:
+    cli.file("old.sh", "#!/bin/sh\necho old\n").chmod(0o750)
+    cli.file("plain.sh", "echo plain\n").chmod(0o604)
+    changes = 'for f in old.sh plain.sh made.sh; do printf "#!/bin/sh\\necho ran\\n" > $f; chmod 777 $f; done\n'
+    write = {"tool": "write_file", "needs": ["run"]}
+    plan = cli.plan(
+        run_code("run", language="sh", code=changes, files=["old.sh", "plain.sh"]),
+        {**write, "id": "new", "with": {"path": "new.sh", "content": "#!/bin/sh\necho new\n"}},
+        {**write, "id": "again", "with": {"path": "old.sh", "content": "#!/bin/sh\necho 2\n", "overwrite": True}},
+        {**write, "id": "page", "with": {"path": "page.html", "content": "<p>"}},
+    )
+
+    ran = cli("run", plan, "--json")
+
+    assert ran.code == 0, ran.out
+    modes = {path.name: path.stat().st_mode & 0o777 for path in cli.folder.glob("*.sh")}
+    assert (modes["old.sh"], modes["plain.sh"]) == (0o750, 0o604)
+    assert modes["made.sh"] & 0o111 == modes["new.sh"] & 0o111 == 0
+    texts = {name: result["text"] for name, result in ran.json["results"].items()}
+    assert "new.sh (19 bytes); whoever runs it as a program makes it executable first: chmod +x new.sh" in texts["new"]
+    assert "chmod" not in texts["again"] + texts["page"]

@@ -1,6 +1,7 @@
 """The tools that read, write and list files, and the one that saves what an earlier step made."""
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -147,7 +148,13 @@ def _code(step: str, name: str, item: Mapping[str, Any]) -> bytes:
 
 async def _saved(context: ToolContext, path: str, content: bytes, *, overwrite: bool, what: str) -> ToolOutput:
     artifact = await context.files.save(path, content, overwrite=overwrite)
-    return ToolOutput(text=f"{what} {artifact.path} ({artifact.bytes:,} bytes)", artifacts=(artifact,))
+    told = f"{what} {artifact.path} ({artifact.bytes:,} bytes)"
+    if content.startswith(b"#!") and not (context.workspace.mode(artifact.path) or 0) & 0o111:
+        by_hand = (
+            f"chmod +x {shlex.quote(artifact.path)}"  # a person's to do: what an agent left does not run by itself
+        )
+        told += f"; whoever runs it as a program makes it executable first: {by_hand}"
+    return ToolOutput(text=told, artifacts=(artifact,))
 
 
 def _text(path: str, content: bytes) -> str:

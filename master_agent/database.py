@@ -1,7 +1,6 @@
 """The SQLite file that journals live in: opened, checked, brought up to date; its runs, its leases and its blobs."""
 
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from master_agent import holders
 from master_agent.errors import JournalError
 
 APPLICATION_ID = 0x6D61676A  # "magj", in the file's header: this database is a journal of ours
@@ -125,14 +125,19 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def list_runs(path: Path, *, now: float | None = None) -> list[RunRecord]:
     """Every run, the newest first."""
     moment = time.time() if now is None else now
-    columns = "run_id, task, status, began, ended, workspace, owner IS NOT NULL AND lease_until >= ?, parent, origin"
+    holder = "CASE WHEN lease_until >= ? THEN owner END"
+    columns = f"run_id, task, status, began, ended, workspace, {holder}, parent, origin"
     with reading(path) as connection:
         rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY began DESC, run_id DESC", (moment,)).fetchall()  # noqa: S608
     return [
-        RunRecord(run_id, task, status, began, ended, workspace, bool(alive), parent, origin)
-        for run_id, task, status, began, ended, workspace, alive, parent, origin in rows
+        RunRecord(run_id, task, status, began, ended, workspace, _is_at_work(holder), parent, origin)
+        for run_id, task, status, began, ended, workspace, holder, parent, origin in rows
         if began is not None
     ]
+
+
+def _is_at_work(holder: str | None) -> bool:
+    return holder is not None and not holders.is_gone(holder)
 
 
 def find_run(path: Path, prefix: str | None) -> RunRecord:
@@ -152,28 +157,32 @@ def find_run(path: Path, prefix: str | None) -> RunRecord:
     )
 
 
-def new_owner() -> str:
-    """A name for this process as the holder of a run."""
-    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
-
-
 def take_lease(connection: sqlite3.Connection, run_id: str, owner: str, *, now: float | None = None) -> None:
-    """Makes the run this owner's for a while; JournalError when another process holds it."""
+    """Makes the run this owner's for a while; JournalError when another process holds it that is not known gone."""
     moment = time.time() if now is None else now
+    if _taken(connection, run_id, owner, owner, moment):
+        return
+    (holder,) = connection.execute("SELECT owner FROM runs WHERE run_id = ?", (run_id,)).fetchone() or (None,)
+    if holder is not None and holders.is_gone(holder) and _taken(connection, run_id, owner, holder, moment):
+        return
+    if holder is None:
+        raise JournalError(f'no run "{run_id}"')
+    raise JournalError(
+        f"the run {run_id} is at work in {holders.in_words(holder)}",
+        hint="Wait for it or stop it. A process that died elsewhere (on another host, in another container) gives its "
+        f"run free within {LEASE_SECONDS:g} seconds.",
+    )
+
+
+def _taken(connection: sqlite3.Connection, run_id: str, owner: str, from_: str, moment: float) -> bool:
+    """Gives the run to the owner where nobody holds it, or `from_` does, or whoever does has not said so for long."""
     with connection:
-        taken = connection.execute(
-            "UPDATE runs SET owner = ?, lease_until = ? WHERE run_id = ? AND (owner IS NULL OR owner = ? "
-            "OR lease_until < ?)",
-            (owner, moment + LEASE_SECONDS, run_id, owner, moment),
-        ).rowcount
-    if not taken:
-        (holder,) = connection.execute("SELECT owner FROM runs WHERE run_id = ?", (run_id,)).fetchone() or (None,)
-        if holder is None:
-            raise JournalError(f'no run "{run_id}"')
-        host, pid, _ = holder.split("/")
-        raise JournalError(
-            f"the run {run_id} is at work in process {pid} on {host}",
-            hint=f"Wait for it or stop it. A process that died gives its run free within {LEASE_SECONDS:g} seconds.",
+        return bool(
+            connection.execute(
+                "UPDATE runs SET owner = ?, lease_until = ? WHERE run_id = ? AND (owner IS NULL OR owner = ? "
+                "OR lease_until < ?)",
+                (owner, moment + LEASE_SECONDS, run_id, from_, moment),
+            ).rowcount
         )
 
 
@@ -188,7 +197,7 @@ def give_back(connection: sqlite3.Connection, run_id: str, owner: str) -> None:
 @contextmanager
 def held(path: Path, run_id: str) -> Iterator[Callable[[], None]]:
     """The run as this process's own, without going on with it; what is yielded keeps it so, or raises."""
-    owner, connection = new_owner(), open_database(path)
+    owner, connection = holders.new_holder(), open_database(path)
     try:
         take_lease(connection, run_id, owner)
         try:

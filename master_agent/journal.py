@@ -19,7 +19,6 @@ from master_agent.database import (
     LEASE_SECONDS,
     get_blob,
     give_back,
-    new_owner,
     open_database,
     put_blobs,
     reading,
@@ -35,6 +34,7 @@ from master_agent.events import (
     StepFinished,
     StepStarted,
 )
+from master_agent.holders import new_holder
 from master_agent.results import Usage
 from master_agent.rows import read_rows, without_long_texts
 from master_agent.state import State, apply, fold
@@ -92,7 +92,7 @@ class Journal:
         self._closed = False
         self._broken: JournalError | None = None
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._owner = new_owner()
+        self._owner = new_holder()
         self._connection = open_database(database)
         try:
             self._hold(resume, history)

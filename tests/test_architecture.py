@@ -46,7 +46,7 @@ LAYERS = [
     ["attachments"],
     ["sdk"],
     ["quick", "re_exports"],
-    ["errors", "secrets", "values", "hosts", "brackets"],
+    ["errors", "secrets", "values", "hosts", "brackets", "holders"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_CLI = "settings"  # only the command line may read settings

@@ -71,15 +71,6 @@ class World:
         command = [sys.executable, "-m", "tests.crash_driver", self.plan, str(number), how, *said]
         return subprocess.run(command, cwd=self.cli.folder, env=environ, capture_output=True, timeout=60).returncode
 
-    def let_go(self) -> None:
-        """The dead process's hold on its run is over, as it is after ten seconds."""
-        import sqlite3
-
-        connection = sqlite3.connect(self.cli.home / "state" / "journal.db")
-        with connection:
-            connection.execute("UPDATE runs SET lease_until = 0")
-        connection.close()
-
 
 def answered(server: ChatServer) -> Counter[str]:
     """How often each turn was asked for, told apart by the whole of its body."""
@@ -114,7 +105,6 @@ def test_killed_at_any_event_a_run_is_resumed_and_nothing_is_done_twice(
         with ChatServer(brain) as server, stand_in(Script(polls=1)) as replicate:
             world = World(tmp_path / str(number), server, replicate)
             assert world.run(number, how) == -9, f"event {number} never came"
-            world.let_go()
             before = answered(server)
             ran = world.cli("resume", "--json")
             if ran.code == 2 and "is done" not in ran.err:

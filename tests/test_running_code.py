@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -231,10 +230,6 @@ def test_a_program_that_died_half_way_is_run_again_on_what_it_had_found(cli: Cli
         subprocess.run(
             command, cwd=cli.folder, env={**cli.environ, "PYTHONPATH": f"{cli.environ['PYTHONPATH']}:{ROOT}"}
         )
-        connection = sqlite3.connect(cli.home / "state" / "journal.db")
-        with connection:  # the hold of the dead process on its run is over, as it is after ten seconds
-            connection.execute("UPDATE runs SET lease_until = 0")
-        connection.close()
         return [event["type"] for event in cli("show", "--events").events]
 
     whole = die(0, "after")

@@ -202,10 +202,6 @@ def killed(cli: Cli, run_id: str, number: int, how: str) -> int:
     environ = {**cli.environ, "PYTHONPATH": os.pathsep.join([cli.environ["PYTHONPATH"], str(ROOT)])}
     command = [sys.executable, "-m", "tests.undo_driver", run_id, str(number), how]
     ran = subprocess.run(command, cwd=cli.folder, env=environ, capture_output=True, timeout=60)
-    connection = sqlite3.connect(cli.home / "state" / "journal.db")
-    with connection:  # the dead process's hold is over, as it is after ten seconds
-        connection.execute("UPDATE runs SET lease_until = 0")
-    connection.close()
     return ran.returncode
 
 
@@ -241,10 +237,6 @@ def test_a_run_killed_at_any_event_is_undone(cli: Cli, before: tuple[dict[str, s
         server = ["openai_base_url=http://127.0.0.1:9/v1", "model=m"]  # nobody there; tools' steps need no model
         command = [sys.executable, "-m", "tests.crash_driver", cli.plan(*steps), str(number), how, *server]
         code = subprocess.run(command, cwd=cli.folder, env=environ, capture_output=True, timeout=60).returncode
-        connection = sqlite3.connect(cli.home / "state" / "journal.db")
-        with connection:
-            connection.execute("UPDATE runs SET lease_until = 0")
-        connection.close()
         run_id = cli("runs", "--json").json[0]["run_id"]
         assert cli("undo", run_id).code == 0
         assert (tree(cli.folder), modes(cli.folder)) == before, number

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def asked(
 
     With `prices`, what it has used is written down with its cost, where that is known.
     """
-    numbers = itertools.count(1)
+    numbers = _numbers(journal, ModelCalled)
 
     async def call(request: CallRequest) -> Reply:
         options, thread = request.options, request.thread
@@ -97,6 +97,12 @@ def asked(
     return call
 
 
+def _numbers(journal: Journal, kind: type[ModelCalled | ToolCalled]) -> Iterator[int]:
+    """Numbers for calls of a kind, in order, that none of the run's earlier processes has used."""
+    used = (event.call for event in journal.history if isinstance(event, kind))
+    return itertools.count(1 + max((int(call[1:]) for call in used if call), default=0))
+
+
 def _replied(who: Where, reply: Reply, state: ThreadState, known: int) -> ModelReplied:
     """The reply as an event, with what the thread gained by it."""
     return ModelReplied(
@@ -125,7 +131,7 @@ def written_down(
     use: Use, journal: Journal, tools: dict[str, Tool], clock: Callable[[], float] = time.monotonic
 ) -> Use:
     """Writes the intent to use a tool before its effect, and what came of it after."""
-    numbers = itertools.count(1)
+    numbers = _numbers(journal, ToolCalled)
 
     async def use_and_write(call: ToolCall) -> ToolOutput:
         who = Where(step=call.step, attempt=call.inputs.attempt, call=f"t{next(numbers)}")

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from master_agent.attachments import Attachment
 from master_agent.errors import MasterAgentError, StepError, ToolError
-from master_agent.events import FileChanged, ModelReplied, ToolCalled, ToolReturned
+from master_agent.events import FileChanged, ModelReplied, ToolCalled, ToolReturned, Where
 from master_agent.past import Intent, StepPast
 from master_agent.threads import Call, CallRequest, ModelToolCall, Reply, RunStatus, Source, ThreadState
 from master_agent.tools import Begun, Tool, ToolCall, ToolContext, ToolOutput, Use
@@ -63,8 +63,8 @@ class RememberedUses:
     """A tool that came to its end before is not used again; one that began and did not is settled by its effect.
 
     Settled means: what happened is collected, what did not is done now. Where nobody can tell, `decide` is asked.
-    `collected` is told of an output that was looked up, as `hidden` leaves it: without secrets. The layer itself is
-    `use`.
+    `collected` is told of an output that was looked up, as `hidden` leaves it (without secrets), and where it belongs:
+    to the use that was begun. The layer itself is `use`.
     """
 
     inner: Use
@@ -73,7 +73,7 @@ class RememberedUses:
     context: Callable[[ToolCall], ToolContext]
     blob: Callable[[str], bytes]
     decide: Callable[[ToolCalled], Awaitable[Unverified]]
-    collected: Callable[[ToolCall, ToolOutput], None]
+    collected: Callable[[ToolCall, ToolOutput, Where], None]
     hidden: Callable[[ToolOutput], ToolOutput] = lambda output: output
 
     async def use(self, call: ToolCall) -> ToolOutput:
@@ -90,7 +90,7 @@ class RememberedUses:
         if output is None:
             return await self.inner(begun)
         output = self.hidden(output)
-        self.collected(begun, output)
+        self.collected(begun, output, _where(intent.called))
         return output
 
     def _found(self, intent: Intent) -> dict[str, bytes | None]:
@@ -128,6 +128,10 @@ class RememberedUses:
             hint="Look, then resume with --retry-unverified to do it again or --skip-unverified to leave it.",
             type="effect_unverified",
         )
+
+
+def _where(called: ToolCalled) -> Where:
+    return Where(step=called.step, attempt=called.attempt or 1, call=called.call or "")
 
 
 def _files_are_ours(workspace: Workspace, changes: list[FileChanged]) -> bool:

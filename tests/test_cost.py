@@ -8,7 +8,7 @@ import pytest
 
 from master_agent.prices import Prices, pictures, with_pictures
 from master_agent.results import Usage
-from tests.conftest import Cli, calls, plans
+from tests.conftest import Cli, calls, plans, says
 from tests.servers.chat import ChatServer, reply, status
 from tests.servers.replicate import TOKEN, Script, stand_in
 from tests.terminal import AtTerminal
@@ -182,6 +182,26 @@ def test_pictures_and_the_planner_are_told_by_themselves(cli: Cli) -> None:
     assert [step["step"] for step in told["steps"]] == [None, "hero"]
     assert [call["name"] for call in told["steps"][1]["calls"]] == [None, "generate_image"]
     assert "(planner)" in cli("cost").out
+
+
+def test_each_call_of_a_resumed_run_has_a_name_of_its_own(cli: Cli) -> None:
+    hero = {"id": "hero", "agent": "image", "prompt": "dawn", "needs": []}
+    poster = {"id": "poster", "tool": "generate_image", "with": {"prompt": "dusk"}, "needs": ["hero"]}
+    draws = calls(("generate_image", {"prompt": "dawn", "last": False}), step="hero", turn=1)
+    fails = {"step": "hero", "turn": 2, "error": {"type": "bad_request", "message": "no"}}
+    offline = ("--image-provider", "placeholder")
+    assert cli("run", cli.plan(hero, poster), cli.script(draws, fails), *offline).code in (1, 4)
+    assert cli("resume", cli.script(says("Done.", step="hero", turn=2), name="b.jsonl")).code == 0
+
+    told = [(call["call"], call["status"]) for step in cli("cost", "--json").json["steps"] for call in step["calls"]]
+
+    assert told == [
+        ("m1", "requires_action"),
+        ("t1", "completed"),
+        ("m2", "failed"),
+        ("m3", "completed"),
+        ("t2", "completed"),
+    ]
 
 
 def test_without_a_run_there_is_nothing_to_tell(cli: Cli) -> None:

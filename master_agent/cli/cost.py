@@ -37,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 _HELP = """Says what a run has used, by step and call: tokens read, from the cache, written to it, written, thought.
 
+The requests to models are m1, m2, … in the order of the whole run, the uses of tools that cost something t1, t2, ….
 What a server did not report, and what has no known price, is unknown; a sum that lacks something has a + behind it.
 Prices of models come with the extra `cost`; they are those of the time of the call.
 

@@ -236,7 +236,7 @@ class Workshop:
             context=self.context,
             blob=journal.blob,
             decide=self.people.unverified,
-            collected=lambda call, output: layers.note_output(journal, call, output),
+            collected=partial(layers.note_output, journal),
             hidden=lambda output: layers.without_secrets(output, self.secrets),
         ).use
 

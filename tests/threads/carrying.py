@@ -22,6 +22,7 @@ from master_agent.events import (
     RunResumed,
     RunStarted,
     ToolCalled,
+    Where,
 )
 from master_agent.fetch import Fetcher
 from master_agent.images import ImageProvider
@@ -183,7 +184,7 @@ async def _nobody_knows(called: ToolCalled) -> Unverified:
     raise AssertionError(f"{called.tool} has no effect, so nobody needs to be asked")
 
 
-def _nobody_looks(call: ToolCall, output: ToolOutput) -> None:
+def _nobody_looks(call: ToolCall, output: ToolOutput, _where: Where) -> None:
     raise AssertionError(f"what became of {call.tool} was looked up: {output}")
 
 

@@ -1,6 +1,7 @@
 """A terminal with the program in it and somebody who answers."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -9,13 +10,16 @@ from tests.conftest import Cli
 
 
 class AtTerminal:
-    """The program at a terminal of 40 lines; `child` is what pexpect knows of it."""
+    """The program at a terminal of 40 lines, its stdout `to` a file if one is named; `child` is what pexpect knows."""
 
-    def __init__(self, cli: Cli, *arguments: str, columns: int = 100, **variables: str) -> None:
+    def __init__(self, cli: Cli, *arguments: str, columns: int = 100, to: Path | None = None, **variables: str) -> None:
         environ = {**cli.environ, "TERM": "xterm-256color", **variables}
+        command = [sys.executable, "-m", "master_agent", *arguments]
+        if to is not None:
+            command = ["sh", "-c", 'out="$1"; shift; exec "$@" > "$out"', "sh", str(to), *command]
         self.child: Any = pexpect.spawn(
-            sys.executable,
-            ["-m", "master_agent", *arguments],
+            command[0],
+            command[1:],
             cwd=str(cli.folder),
             env=environ,
             dimensions=(40, columns),

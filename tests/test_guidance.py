@@ -255,7 +255,7 @@ def test_at_a_terminal_words_are_not_broken(cli: Cli) -> None:
     assert code == 4
     lines = [line.rstrip() for line in shown.replace("\r", "").splitlines()]
     assert all(len(line) <= 40 for line in lines if " " in line.strip())
-    assert " ".join(" ".join(lines).split()).count("OPENAI_BASE_URL of another server") == 1
+    assert " ".join(" ".join(lines).split()).count("no OPENAI_BASE_URL, and no server") == 1
 
     doctor, shown = AtTerminal(cli, "doctor", cli.script(*HELLO), columns=60).end()
     assert doctor == 0

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -14,9 +14,12 @@ from master_agent.reporters import Reporter, Silent
 from master_agent.reporters.json import JsonReporter
 from master_agent.reporters.json_lines import JsonLinesReporter, LogFile
 from master_agent.reporters.plain import PlainReporter
+from master_agent.results import RunResult
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from master_agent.reporters.terminal import TerminalReporter
 
 
 def console(stream: IO[str]) -> "Console":
@@ -44,6 +47,25 @@ class ForPrograms(Silent):
         streams.say(text)
 
 
+class Watched(Silent):
+    """Stdout is for a program, and a person at the terminal sees on stderr how far it is, and how it ended."""
+
+    def __init__(self, inner: JsonReporter, watching: "TerminalReporter") -> None:
+        self._inner, self.watching = inner, watching
+        self.tell = watching.tell  # type: ignore[method-assign]
+        self.notice = watching.notice  # type: ignore[method-assign]
+        self.pause = watching.pause  # type: ignore[method-assign]
+        self.resume = watching.resume  # type: ignore[method-assign]
+        self.close = watching.close  # type: ignore[method-assign]
+
+    def finish(self, result: RunResult) -> None:
+        self.watching.close()
+        self._inner.finish(result)
+        if result.run_id is not None:
+            with suppress(OSError):  # a terminal that has gone takes no words
+                self.watching.tell_end(result)
+
+
 def _close_log(log: LogFile) -> None:
     log.close()
     if log.error is not None:
@@ -53,15 +75,22 @@ def _close_log(log: LogFile) -> None:
 def make_reporter(options: Options) -> Reporter:
     """The reporter that the options and the streams ask for."""
     if options.json:
-        return ForPrograms(JsonReporter(sys.stdout))
+        inner = JsonReporter(sys.stdout)
+        if options.quiet or sys.stdout.isatty() or not sys.stderr.isatty():
+            return ForPrograms(inner)
+        return Watched(inner, _at_terminal(options))
     if options.events:
         return ForPrograms(JsonLinesReporter(sys.stdout))
     if sys.stdout.isatty() or sys.stderr.isatty():
-        from master_agent.reporters.terminal import TerminalReporter
-
-        out, err = console(sys.stdout), console(sys.stderr)
-        return TerminalReporter(out, err, verbose=options.verbose, quiet=options.quiet)
+        return _at_terminal(options)
     return PlainReporter(sys.stdout, sys.stderr, verbose=options.verbose, quiet=options.quiet)
+
+
+def _at_terminal(options: Options) -> "TerminalReporter":
+    from master_agent.reporters.terminal import TerminalReporter
+
+    out, err = console(sys.stdout), console(sys.stderr)
+    return TerminalReporter(out, err, verbose=options.verbose, quiet=options.quiet)
 
 
 @contextmanager

@@ -142,9 +142,11 @@ def _told(
     result = project(state) if state is not None and began else RunResult(task=order.task, status="failed")
     result = result.model_copy(update={"status": "cancelled" if info.type == "interrupted" else "failed"})
     result = result.model_copy(update={"error": info, "params": result.params or dict(order.params)})
-    if options.for_programs or (began and reports):
+    watched = isinstance(reporter, reporting.Watched)
+    told = began and (watched or (reports and not options.for_programs))
+    if options.for_programs or told:
         reporter.finish(result)
-    if options.for_programs or not (began and reports):
+    if not told:
         failures.say(info)
     return code
 
@@ -166,6 +168,8 @@ def _hear_nothing(_text: str) -> None:
 
 def _shower(reporter: Reporter, options: Options) -> Callable[[Plan, Sequence[str]], None]:
     """How a plan is shown that is asked about: by the reporter, but on stderr where that would say nothing."""
+    if isinstance(reporter, reporting.Watched):
+        return reporter.watching.plan
     if options.quiet or options.for_programs:
         return lambda plan, effects: reporting.show_plan(plan, effects, sys.stderr)
     return reporter.plan

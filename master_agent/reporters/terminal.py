@@ -95,16 +95,24 @@ class TerminalReporter(Silent):
         if self._quiet:
             say_final(self._out.file, self._err.file, result)
             return
-        from master_agent.reporters.panels import Canvas, error_part, result_parts, show, totals_line
+        from master_agent.reporters.panels import Canvas, result_parts, show
 
         if result.plan or result.results:
             if self._out.is_terminal:
                 show(self._out, *result_parts(Canvas.of(self._out, verbose=self._verbose), result))
             else:
                 say(self._out.file, *report_lines(result))
+        self.tell_end(result, reported=self._out.is_terminal)
+
+    def tell_end(self, result: RunResult, *, reported: bool = False) -> None:
+        """Tells the person at the terminal how it ended: what went wrong, and where nothing is `reported` there more.
+
+        The live lines are gone then, so it is what failed, and the totals.
+        """
+        from master_agent.reporters.panels import Canvas, error_part, show, totals_line
+
         canvas = Canvas.of(self._err, verbose=self._verbose)
-        if self._live and not self._out.is_terminal:
-            # The live lines are gone and the report is elsewhere: the person at the terminal is told how it ended.
+        if self._live and not reported:
             for step_id, made in ordered(result):
                 if made.status == "failed":
                     show(self._err, canvas.words(ended(step_id, made)))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from master_agent.errors import ErrorType, ModelError
 from master_agent.hosts import is_near, on_this_machine
 from master_agent.results import Usage
+from master_agent.secrets import open_part
 
 if TYPE_CHECKING:
     import httpx2
@@ -123,8 +124,8 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """The server for people: its title, or its address without a password or a query that stands in it."""
-        return self.title or re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", self.address, flags=re.DOTALL))
+        """The server for people: its title, or its address without what may be a key in it."""
+        return self.title or open_part(self.address)
 
     @property
     def is_openai(self) -> bool:

@@ -2,14 +2,30 @@
 
 import base64
 import re
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 HIDDEN = "(secret)"
-NAMED = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)S?$")  # what a variable is called that holds one
 SHORTEST = 8  # characters; a shorter "key", such as the name of a local server, would tear holes into plain words
+SHORTEST_NAMED = 12  # characters of what is a key by nothing but the name of its variable
+# What a variable is called that holds a key; then it may say which one: API_KEY_2, TOKEN_PROD.
+_NAMED = re.compile(
+    r"""( KEY | TOKEN | SECRET | PASSWORD | PASSWD | PASSPHRASE | CREDENTIAL | (?<!ASK)(?<!BY)(?<!COM)PASS
+        | (?<!^)(?<!^OLD)PWD | (^|_)(PAT|AUTH|JWT|PSK|SALT|COOKIE) )
+        S? ( _?\d{1,4} | _(PROD(UCTION)?|LIVE|STAGING|TEST|DEV(ELOPMENT)?|LOCAL|OLD|NEW|BASE64|JSON) ){0,2} $
+    """,
+    re.VERBOSE,
+)
+_IN_WORDS = re.compile(r"PASS|PWD|SECRET")  # a key that a person thought of may be a sentence
+_TELLING = ("sig", "signature", "sas", "code", "auth", "pwd")  # what holds one in an address, if nowhere else
+_OPEN = re.compile(r"(^|_)(ID|SHA|COMMIT|DIGEST|VERSION)$|(^|_)PUBLIC_")  # what looks drawn by chance and is no key
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+_PAIR = re.compile(r"([A-Za-z][\w.-]{0,60})=([^;&#\s\"']+)")
+_PARTS = re.compile(r"[^\s\"'/:?&=#@;,<>]+")
+_RUN = re.compile(r"[A-Za-z0-9]{16,}")
+_CODED = re.compile(r"[A-Za-z0-9+/_-]{24,}")
+_TURN = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9])(?:
         sk-(?=[\w-]*\d)[\w-]{16,}                    # OpenAI, Anthropic and others
@@ -46,10 +62,65 @@ def without_keys(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if not NAMED.search(name.upper())
-        and not re.search(r"://[^/\s]*:[^/\s]*@", value)
-        and every.hide(value) == value
+        if not is_named(name) and not any(in_address(value)) and every.hide(value) == value
     }
+
+
+def is_named(variable: str) -> bool:
+    """Whether a variable's name says that it holds a key."""
+    return _NAMED.search(variable.upper()) is not None
+
+
+def in_variable(name: str, value: str) -> Iterator[str]:
+    """The keys in a variable's value, by its name and by the names in it: an address's password, `AccountKey=…`.
+
+    A sentence is none, unless the name says that it may be: else plain words would be cut out of all that is read.
+    """
+    if is_named(name) and len(value) >= SHORTEST_NAMED:
+        parts = list(drawn(value))
+        if parts or not re.search(r"\s", value.strip()) or _IN_WORDS.search(name.upper()):
+            yield from (value, *parts)
+    yield from in_address(value)
+
+
+def in_address(text: str) -> Iterator[str]:
+    """The keys in an address, or in a text with addresses and pairs: users, passwords, what is named like a key."""
+    for address in (text.strip(), *_ADDRESS.findall(text)) if "://" in text else ():
+        scheme, _, rest = address.partition("://")
+        user, _, password = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[0].partition(":")
+        if password:
+            yield from (password, unquote(password))
+        if any(drawn(user)) or (not password and scheme.startswith("http") and len(user) >= SHORTEST_NAMED):
+            yield from (user, unquote(user))
+    for name, value in _PAIR.findall(text) if "=" in text else ():
+        if is_named(name) or name.lower() in _TELLING:
+            yield from (value, unquote(value))
+
+
+def by_shape(name: str, value: str) -> Iterator[str]:
+    """What looks like a key in the value of a variable whose name does not say so."""
+    if is_named(name) or _OPEN.search(name.upper()):
+        return
+    yield from drawn(value)
+    yield from (part for part in _PARTS.findall(value) if any(drawn(part)))
+
+
+def open_part(address: str) -> str:
+    """An address for people: without user, password and query, and without what looks like a key in its path."""
+    shown = re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", address, flags=re.DOTALL))
+    return re.sub(r"(?<=[^/]/)[^/]+", lambda part: HIDDEN if any(drawn(part[0])) else part[0], shown)
+
+
+def drawn(text: str) -> Iterator[str]:
+    """The parts of a text that look drawn by chance: letters and digits by turns, in a run too long for a name."""
+    for run in _RUN.findall(text):
+        if len(_TURN.findall(run)) >= 3 and len(re.findall("[A-Za-z]", run)) >= 3:
+            yield run
+    for coded in _CODED.findall(text):
+        seams = len(re.findall(r"[+/_-]", coded))
+        cases = re.search("[a-z]", coded) and re.search("[A-Z]", coded)
+        if 0 < seams <= len(coded) / 8 and len(_TURN.findall(coded)) >= 5 and cases:
+            yield coded
 
 
 class Secrets:
@@ -61,12 +132,13 @@ class Secrets:
     def __init__(self, known: Collection[str] = ()) -> None:
         values = sorted({value for value in known if len(value) >= SHORTEST}, key=len, reverse=True)
         self._known = [value.encode() for value in values]
-        self._forms = [form for value in values for form in dict.fromkeys((value, *_coded(value)))]
+        forms = (form for value in values for form in dict.fromkeys((value, *_coded(value))))
+        self._forms = [(form, form.translate(_GAPS)) for form in forms]
 
     def hide(self, text: str) -> str:
         """The text, with a sign in place of each secret."""
-        if self._holds_known(text):
-            text = self._pattern.sub(HIDDEN, text)
+        if there := self._there(text):
+            text = _pattern(there).sub(HIDDEN, text)
         if any(beginning in text for beginning in _BEGINNINGS):
             text = _SHAPES.sub(HIDDEN, text)
         return text
@@ -84,7 +156,8 @@ class Secrets:
 
     def knows(self, text: str) -> bool:
         """Whether one of the known keys stands in the text, in any of its forms."""
-        return self._holds_known(text) and self._pattern.search(text) is not None
+        there = self._there(text)
+        return bool(there) and _pattern(there).search(text) is not None
 
     def blank(self, content: bytes) -> bytes:
         """The bytes, as many as before, with the keys that are known blanked out."""
@@ -92,16 +165,16 @@ class Secrets:
             content = content.replace(value, b"x" * len(value))
         return content
 
-    def _holds_known(self, text: str) -> bool:
-        """Whether it is worth a closer look: quick, and never wrong where it says no."""
+    def _there(self, text: str) -> list[str]:
+        """The forms that are worth a closer look, the longest value's first: quick, and none is ever left out."""
         if not self._forms:
-            return False
+            return []
         dense = re.sub(r"\\[nrt]", "", text).translate(_GAPS) if "\\" in text else text.translate(_GAPS)
-        return any(form in dense or form.translate(_GAPS) in dense for form in self._forms)
+        return [form for form, packed in self._forms if packed in dense or (form != packed and form in text)]
 
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile("|".join(_GAP.join(map(re.escape, form)) for form in self._forms))
+
+def _pattern(forms: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(_GAP.join(map(re.escape, form)) for form in forms))
 
 
 def _coded(value: str) -> list[str]:

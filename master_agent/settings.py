@@ -7,7 +7,7 @@ come from a stranger.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from io import StringIO
@@ -67,7 +67,8 @@ def _key(of: str, variable: str) -> About:
 class Settings:
     """Every setting of a run, checked; `origins` says where each came from.
 
-    `beside` are variables that were read and set nothing: the rest of a folder's .env may hold keys of other programs.
+    `beside` are variables that were read and set nothing: the rest of a folder's .env may hold keys of other programs,
+    and so may that of a workspace elsewhere.
     """
 
     openai_api_key: Annotated[
@@ -154,7 +155,7 @@ class Settings:
     log_file: Annotated[Path | None, About("file that gets every event as a line of JSON")] = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
-    beside: Mapping[str, str] = field(default_factory=dict, repr=False)
+    beside: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -312,9 +313,11 @@ def load(
         if kept and keyring is not None and (key := keyring(setting.variable)):
             values[name], origins[name] = setting.read(key, f"{setting.variable} in the keyring"), "keyring"
     used = {table()[name].variable for name, origin in origins.items() if origin == ".env"}
-    beside = {variable: value for variable, value in dotenv.items() if value and variable not in used}
+    beside = [(variable, value) for variable, value in dotenv.items() if value and variable not in used]
+    if (workspace := values.get("workspace")) is not None and _elsewhere(workspace / ".env", folder / ".env"):
+        beside += _readable(workspace / ".env")
     notices += _part_keys_from_strange_servers(values, origins, dotenv)
-    return Settings(**values, origins=origins, notices=tuple(notices), beside=beside)
+    return Settings(**values, origins=origins, notices=tuple(notices), beside=tuple(beside))
 
 
 def _part_keys_from_strange_servers(
@@ -360,6 +363,29 @@ def read_dotenv(path: Path) -> dict[str, str | None]:
                 hint="A line is NAME=value, with quotes that match, or a comment that begins with #.",
             )
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
+
+
+def _elsewhere(path: Path, other: Path) -> bool:
+    """Whether there is such a file, and it is another one."""
+    return path.is_file() and not (other.exists() and path.samefile(other))
+
+
+def _readable(path: Path) -> Iterator[tuple[str, str]]:
+    """The variables of a .env file that sets nothing, as far as they can be read: no fault of it stops a run."""
+    from dotenv.parser import parse_stream
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(_DOTENV_LIMIT).decode("utf-8-sig", "replace")
+    except OSError:
+        return
+    for binding in parse_stream(StringIO(text, newline=None)):
+        if binding.key is not None and binding.value:
+            yield binding.key, binding.value
+        elif binding.error:
+            for line in binding.original.string.splitlines():
+                name, _, value = line.strip().removeprefix("export ").partition("=")
+                yield name.strip(), value.strip().strip("\"'")
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -1,35 +1,37 @@
 """From settings and environment to the keys that this process knows, so that none of them is told to anybody."""
 
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
 
 from master_agent.errors import UsageError
-from master_agent.secrets import NAMED, Secrets
+from master_agent.secrets import Secrets, by_shape, in_address, in_variable
 from master_agent.settings import Settings, table
-
-SHORTEST = 12  # characters of a variable's value that is taken for a key by its name
 
 
 def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[str, str]:
     """The values of keys that this process knows, each with the name of where it stands.
 
-    They are its own, the passwords that stand in its addresses, and what the environment and the .env name so.
+    They are its own, those that stand in its addresses, and what the environment and the .env name so.
     """
-    variables = [*(settings.beside.items() if settings is not None else ()), *environ.items()]
-    known = {value: name for name, value in variables if NAMED.search(name.upper()) and len(value) >= SHORTEST}
-    known |= {password: name for name, value in variables if "@" in value and (password := _password(value))}
+    variables = [*(settings.beside if settings is not None else ()), *environ.items()]
+    known = {key: name for name, value in variables for key in in_variable(name, value)}
     for name, setting in table().items():
-        value = getattr(settings, name) if settings is not None else environ.get(setting.variable)
-        if value and setting.secret:
-            known[str(value)] = setting.variable
-        elif isinstance(value, str) and "@" in value and (password := _password(value)):
-            known[password] = setting.variable
+        given = getattr(settings, name) if settings is not None else environ.get(setting.variable)
+        for value in given if isinstance(given, tuple) else (given,):
+            if value and setting.secret:
+                known[str(value)] = setting.variable
+            elif isinstance(value, str):
+                known |= dict.fromkeys(in_address(value), setting.variable)
     return known
 
 
 def secrets_of(settings: Settings | None, environ: Mapping[str, str]) -> Secrets:
-    """What cuts those keys, and whatever looks like one, out of a text."""
-    return Secrets(known_keys(settings, environ))
+    """What cuts out of a text those keys, and what looks like one: in a .env, in an address, by a common shape."""
+    keys = set(known_keys(settings, environ))
+    if settings is not None:
+        given = ((setting.variable, getattr(settings, name)) for name, setting in table().items())
+        addresses = [(name, value) for name, value in given if isinstance(value, str) and "://" in value]
+        keys.update(key for name, value in (*settings.beside, *addresses) for key in by_shape(name, value))
+    return Secrets(keys)
 
 
 def refuse_in(said: Mapping[str, str], settings: Settings, environ: Mapping[str, str]) -> None:
@@ -43,12 +45,3 @@ def refuse_in(said: Mapping[str, str], settings: Settings, environ: Mapping[str,
                 f"{what} holds the value of {name}: it would be sent to a model and kept in the journal",
                 hint="Leave it out; no agent needs a key.",
             )
-
-
-def _password(address: str) -> str | None:
-    """The password that stands in an address, if one does."""
-    try:
-        password = urlsplit(address).password if "://" in address else None
-    except ValueError:
-        return None
-    return unquote(password) if password else None

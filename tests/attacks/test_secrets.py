@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from master_agent.cli.keys import secrets_of
+from master_agent.secrets import in_variable
+from master_agent.settings import Settings
 from tests.attacks.canary import Canary
 from tests.conftest import Cli, calls, says
 from tests.servers.chat import ChatServer, call, reply
@@ -126,6 +129,105 @@ def test_a_key_of_another_program_in_the_folders_env_is_cut_too_and_one_that_giv
     assert PLAIN.found(outputs)
     for canary in (KEY, TOKEN, OTHER):
         assert canary.found(outputs, cli.folder, cli.home, but=(written, env)) == []
+
+
+def test_the_env_of_a_workspace_elsewhere_is_known_and_sets_nothing(cli: Cli, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    lines = [
+        f"SHOP_TOKEN={KEY.value}",
+        f"MACHINE='{TOKEN.value}'",
+        "MASTER_AGENT_MODEL=unasked",
+        "TITLE='an ordinary sentence'",
+        f"export BROKEN_KEY='{OTHER.value}",
+    ]
+    (there / ".env").write_text("\n".join(lines))
+    written = there / "notes.txt"
+    written.write_text("\n".join([*(canary.value for canary in (KEY, TOKEN, OTHER, PLAIN)), "an ordinary sentence"]))
+    script = cli.script(calls(("read_file", {"path": "notes.txt"})), says("Done."))
+    command = ("agents", "run", "file", "Read notes.txt", script, "--workspace", "../there")
+
+    ran = cli(*command, "--json")
+    verbose = cli(*command, "--verbose")
+
+    assert ran.code == 0, ran.err
+    outputs = {
+        "show": cli("show", "--events").out,
+        "out": ran.out,
+        "err": ran.err,
+        "verbose": verbose.err + verbose.out,
+    }
+    assert "an ordinary sentence" in outputs["show"] and PLAIN.found(outputs)
+    assert "unasked" not in "".join(outputs.values()) and "notice" not in ran.err
+    for canary in (KEY, TOKEN, OTHER):
+        assert canary.found(outputs, cli.folder, cli.home, there, but=(written, there / ".env")) == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "address"),
+    [
+        (".env", "http://me:{key}@127.0.0.1:9/v1"),
+        (".env", "http://{key}@127.0.0.1:9/v1"),
+        (".env", "http://127.0.0.1:9/v1?api-version=2026-10-01&api_key={key}"),
+        (".env", "http://127.0.0.1:9/{key}/v1"),
+        ("flag", "http://{key}:x-oauth-basic@127.0.0.1:9/v1"),
+        ("flag", "http://127.0.0.1:9/v1?q={key}"),
+    ],
+)
+def test_a_key_in_the_address_of_a_server_is_told_to_nobody(cli: Cli, origin: str, address: str) -> None:
+    named, flags = address.format(key=KEY.value), ["--model=m", "--wire=chat", "--attempts=1"]
+    env = cli.file(".env", f"OPENAI_BASE_URL={named}\n" if origin == ".env" else "")
+    flags += [f"--openai-base-url={named}"] if origin == "flag" else []
+    written = cli.file("notes.txt", f"{KEY.value} {PLAIN.value}")
+    read = {"tool": "read_file", "with": {"path": "notes.txt"}}
+
+    ran = cli("run", cli.plan(read, {"agent": "code", "prompt": "x"}), "--events", *flags)
+    again = cli("resume", "--verbose", *flags)
+
+    assert (ran.code, again.code) == (3, 3), ran.err
+    outputs = {"out": ran.out, "err": ran.err, "again": again.out + again.err, "show": cli("show", "--events").out}
+    assert PLAIN.found(outputs) and "no connection" in outputs["again"]
+    assert KEY.found(outputs, cli.folder, cli.home, but=(written, env)) == []
+
+
+KEYS = [  # a variable of a .env, its value, and what of it is cut out of all that is read
+    ("TITLE", "an ordinary sentence", None),
+    ("GREETING_KEY", "an ordinary sentence", None),
+    ("SITE_PASSWORD", "an ordinary sentence", "an ordinary sentence"),
+    ("DBPASS", "hunter2hunter2", "hunter2hunter2"),
+    ("API_KEY_2", "abcdefghijkl", "abcdefghijkl"),
+    ("STRIPE_SECRET_PROD", "abcdefghijkl", "abcdefghijkl"),
+    ("MYSQL_PWD", "abcdefghijkl", "abcdefghijkl"),
+    ("GITHUB_PAT", "abcdefghijkl", "abcdefghijkl"),
+    ("OLDPWD", "/home/me/abcdefghijkl", None),
+    ("GIT_ASKPASS", "/usr/bin/ksshaskpass", None),
+    ("SSH_KEY", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk1 me@host", "AAAAC3NzaC1lZDI1NTE5AAAAIGk1"),
+    ("STUFF", "9f86d081884c7d659a2feaa0c55ad015", "9f86d081884c7d659a2feaa0c55ad015"),
+    ("GIT_SHA", "9f86d081884c7d659a2feaa0c55ad015", None),
+    ("STUFF", "m3Jv/8kq+Zt4Wn1pL0aXcYbRfGhIjKlMnOpQrStUvWx=", "m3Jv/8kq+Zt4Wn1pL0aXcYbRfGhIjKlMnOpQrStUvWx"),
+    ("MODEL", "claude-sonnet-4-5-20250929", None),
+    ("FOLDER", "/home/me/project-2024/data2/final", None),
+    ("TENANT", "550e8400-e29b-41d4-a716-446655440000", None),
+    ("DATABASE", "postgres://me:pass%2Fword1@h/db", "pass/word1"),
+    ("DATABASE", "Server=h;Database=products;Password=abcdefgh;", "abcdefgh"),
+    ("HOOK", "https://hooks.example/services/T024/aB3dE5fG7hI9jK1lM3nO5pQ7", "aB3dE5fG7hI9jK1lM3nO5pQ7"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "cut"), KEYS, ids=[f"{name}={value}" for name, value, _ in KEYS])
+def test_what_a_folders_env_holds_is_cut_where_its_name_or_shape_is_that_of_a_key(
+    name: str, value: str, cut: str | None
+) -> None:
+    secrets = secrets_of(Settings(beside=((name, value),)), {})
+
+    assert secrets.hide(f"<{cut or value}>") == (f"<{value}>" if cut is None else "<(secret)>")
+
+
+def test_no_env_of_a_stranger_keeps_a_run_busy() -> None:
+    long = 200_000
+    texts = ["a." * long + " ://", "=" + "a" * long, "://" + "@:" * long, "KEY" + "_1" * long, "a1" * long + "="]
+
+    assert [list(in_variable("KEY" + "_11" * long + "x", text)) is not None for text in texts] == [True] * 5
 
 
 def test_a_traceback_holds_no_key_and_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def _is_at_work(holder: str | None) -> bool:
 
 def find_run(path: Path, prefix: str | None) -> RunRecord:
     """The run whose id begins so, or the newest; JournalError when there is none, or more than one."""
+    if prefix == "":
+        raise JournalError("the id of the run is empty", hint="master-agent runs lists them.")
     runs = list_runs(path)
     if prefix is None and runs:
         return runs[0]

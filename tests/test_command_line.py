@@ -254,7 +254,7 @@ def test_agents_are_listed_shown_and_replaced_by_files(cli: Cli) -> None:
     cli.file(".master-agent/agents/poet.md", "---\nname: poet\ndescription: Writes poems.\n---\nYou write poems.\n")
     cli.file(".master-agent/agents/code.md", "---\nname: code\ndescription: Mine.\n---\nYou are mine.\n")
 
-    listed = {agent["name"]: agent for agent in cli("agents", "--json").json}
+    listed = {agent["name"]: agent for agent in cli("agents", "--json").json["agents"]}
 
     assert sorted(listed) == ["code", "file", "image", "poet"]
     assert listed["code"]["description"] == "Mine."
@@ -317,7 +317,7 @@ def test_an_agent_with_an_output_schema_is_held_to_it(cli: Cli) -> None:
 
 
 def test_tools_are_listed_with_their_effects(cli: Cli) -> None:
-    tools = {tool["name"]: tool for tool in cli("tools", "--json").json}
+    tools = {tool["name"]: tool for tool in cli("tools", "--json").json["tools"]}
 
     assert sorted(tools) == [
         "download_image", "generate_image", "list_files", "read_file", "run_code", "save_result", "write_file",

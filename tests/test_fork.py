@@ -32,7 +32,7 @@ def test_a_fork_runs_a_step_anew_on_the_results_of_the_first_run(cli: Cli) -> No
     first = ran.json["results"]["first"]
     assert (first["status"], first["from_run"], first["text"]) == ("reused", run_id, "ONE")
     assert (cli.folder / "page.html").read_text() == "dark"  # a file of the first run's own may be replaced
-    listed = {one["run_id"]: one for one in cli("runs", "--json").json}
+    listed = {one["run_id"]: one for one in cli("runs", "--json").json["runs"]}
     new = listed[ran.json["run_id"]]
     assert (new["parent"], new["origin"], new["task"]) == (run_id, "fork", "A page")
     assert listed[run_id]["status"] == "done"
@@ -71,7 +71,7 @@ def test_a_continued_run_plans_on_what_the_first_one_made_and_may_replace_it(cli
 
     assert ran.code == 0, ran.out + ran.err
     assert (cli.folder / "page.html").read_text() == "darker"
-    new = {one["run_id"]: one for one in cli("runs", "--json").json}[ran.json["run_id"]]
+    new = {one["run_id"]: one for one in cli("runs", "--json").json["runs"]}[ran.json["run_id"]]
     assert (new["parent"], new["origin"], new["task"]) == (run_id, "continue", "Make the page darker")
     asked = cli("show", ran.json["run_id"], "--thread", "planner", "--json").json["thread"][0]["text"]
     assert "goes on from an earlier run" in asked

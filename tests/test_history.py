@@ -172,3 +172,67 @@ def test_a_change_that_a_process_died_in_is_not_said_to_have_been_made(
     assert (told.code, told.json["status"]) == (int(status == "not_known"), status)
     cli.file("a.txt", "a")
     assert cli("why", "a.txt", "--json").json["status"] == "as_made"  # the bytes that are there tell
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("runs", "runs"),
+        ("runs --most 0", "runs"),
+        ("cost", "cost"),
+        ("show", "result"),
+        ("show --thread note", "thread"),
+        ("why note.txt", "why"),
+        ("explain RUN note", "explain"),
+        ("undo RUN --yes", "undo"),
+        ("clean --older-than 9w --dry-run", "purge"),
+        ("purge RUN --yes", "purge"),
+        ("agents", "agents"),
+        ("agents show code", "agent"),
+        ("tools", "tools"),
+    ],
+)
+def test_what_a_program_is_told_is_one_object_that_says_what_it_is(cli: Cli, ran: Ran, command: str, kind: str) -> None:
+    told = cli(*command.replace("RUN", ran.json["run_id"]).split(), "--json")
+
+    assert (told.code, told.json["kind"], told.json["version"]) == (0, kind, 1), told.err
+
+
+def test_a_yes_out_of_habit_harms_nothing_where_nothing_is_asked(cli: Cli) -> None:
+    script = cli.script({"port": "thread", "repeat": True, "reply": {"text": "Hi."}})
+    plan = cli.plan({"id": "a", "agent": "code", "prompt": "Hi"})
+    ran = cli("run", plan, script, "--yes", "--json")
+    commands = (
+        ("fork", ran.json["run_id"], "--from", "a"),
+        ("agents", "run", "code", "Hi"),
+        ("undo", ran.json["run_id"]),
+    )
+
+    assert ran.code == 0
+    for command in commands:
+        done = cli(*command, "-y", *([] if command[0] == "undo" else [script]))
+        assert done.code == 0, done.err
+    assert cli("demo", "--list", "--yes").code == 0
+
+
+def test_the_list_of_runs_says_how_many_it_leaves_out(cli: Cli, ran: Ran) -> None:
+    cli("undo", ran.json["run_id"])
+
+    assert cli("runs").err == ""
+    assert (cli("runs", "--most", "1").err, len(cli("runs", "--most", "1").out.splitlines())) == (
+        "1 of 2 runs; --most 2 lists all\n",
+        1,
+    )
+    none = cli("runs", "--most", "0")
+    assert (none.code, none.out, none.err) == (0, "", "0 of 2 runs; --most 2 lists all\n")
+    assert cli("runs", "--most", "-1").code == 2
+
+
+@pytest.mark.parametrize("command", ["undo", "purge --yes", "show", "cost", "resume", "why"])
+def test_an_empty_name_is_no_name_even_where_there_is_one_run_only(cli: Cli, ran: Ran, command: str) -> None:
+    name, *flags = command.split()
+
+    refused = cli(name, "", *flags)
+
+    assert refused.code == 2 and "is empty" in refused.err
+    assert cli("show", ran.json["run_id"]).code == 0

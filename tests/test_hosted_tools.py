@@ -248,7 +248,7 @@ def test_the_journal_holds_which_file_was_made_and_not_its_bytes(cli: Cli) -> No
 
 
 def test_hosted_tools_stand_in_the_lists_of_agents(cli: Cli) -> None:
-    listed: list[Body] = analyst(cli)("agents", "--json").json
+    listed: list[Body] = analyst(cli)("agents", "--json").json["agents"]
 
     assert {agent["name"]: agent["hosted"] for agent in listed} | {"analyst": list(HOSTED), "code": []} == {
         agent["name"]: agent["hosted"] for agent in listed

@@ -50,7 +50,7 @@ def test_a_purged_run_is_gone_with_all_that_only_it_needs(cli: Cli) -> None:
     ran = cli("purge", first, "--yes", "--json")
 
     assert (ran.code, ran.json["purged"], ran.json["not_removed"]) == (0, [first], [])
-    assert [one["run_id"] for one in cli("runs", "--json").json] == [second]
+    assert [one["run_id"] for one in cli("runs", "--json").json["runs"]] == [second]
     assert cli("show", first).code == 2
     assert rows(cli, f"SELECT count(*) FROM events WHERE run_id = '{first}'") == [(0,)]
     kept = b"".join(path.read_bytes() for path in database(cli).parent.glob("journal.db*"))
@@ -76,7 +76,7 @@ def test_at_a_terminal_it_is_asked(cli: Cli, answer: str, left: int) -> None:
     terminal.answer("Remove 1 run from the journal", answer + "\n")
 
     assert terminal.end()[0] == 0
-    assert len(cli("runs", "--json").json) == left
+    assert len(cli("runs", "--json").json["runs"]) == left
 
 
 def test_a_run_at_work_is_not_purged(cli: Cli) -> None:
@@ -85,7 +85,7 @@ def test_a_run_at_work_is_not_purged(cli: Cli) -> None:
     assert process.stdout is not None
     process.stdout.readline()
 
-    ran = cli("purge", cli("runs", "--json").json[0]["run_id"], "--yes")
+    ran = cli("purge", cli("runs", "--json").json["runs"][0]["run_id"], "--yes")
 
     assert ran.code == 2 and "is at work in process" in ran.err
     process.send_signal(signal.SIGINT)
@@ -156,7 +156,7 @@ def test_a_purged_run_takes_its_conversation_with_it_and_a_refused_key_is_told(c
         assert [one["kind"] for one in refused.json["not_removed"]] == ["response", "conversation"]
         assert "Incorrect API key" in refused.json["not_removed"][1]["why"]
         assert len(server.requests) == asked + 1  # for nothing else would be let in either
-    assert cli("runs", "--json").json == []
+    assert cli("runs", "--json").json["runs"] == []
 
 
 @pytest.mark.slow
@@ -187,6 +187,6 @@ def test_clean_removes_what_is_old_and_a_dry_run_nothing(cli: Cli) -> None:
     dry = cli("clean", "--older-than", "30d", "--dry-run", "--json").json
     assert (dry["found"], dry["purged"]) == ([old], [])
     assert cli("clean", "--older-than", "8w", "--yes").out.startswith(old)
-    assert [one["run_id"] for one in cli("runs", "--json").json] == [new]
+    assert [one["run_id"] for one in cli("runs", "--json").json["runs"]] == [new]
     wrong = cli("clean", "--older-than", "soon")
     assert wrong.code == 2 and "12h, 30d or 8w" in wrong.err

@@ -46,7 +46,7 @@ def test_an_interrupted_run_goes_on_and_its_list_says_how_it_ended(cli: Cli) -> 
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
-    (listed,) = cli("runs", "--json").json
+    (listed,) = cli("runs", "--json").json["runs"]
     assert listed["status"] == "cancelled"
 
     ran = cli("resume", listed["run_id"][:4], cli.script(says("Two.", step="second"), name="b.jsonl"), "--json")
@@ -140,7 +140,7 @@ def test_a_password_in_an_address_is_kept_nowhere(cli: Cli) -> None:
 
 def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
     process = cli.start("run", cli.plan(FIRST), cli.script({"reply": {"hang": True}}), "--events")
-    while not cli("runs", "--json").json:  # written down by a thread of its own
+    while not cli("runs", "--json").json["runs"]:  # written down by a thread of its own
         continue
 
     ran = cli("resume")
@@ -152,12 +152,12 @@ def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
 
 def test_the_run_of_a_process_that_was_killed_is_free_at_once(cli: Cli) -> None:
     process = cli.start("run", cli.plan(FIRST), cli.script({"reply": {"hang": True}}), "--events")
-    while not cli("runs", "--json").json:
+    while not cli("runs", "--json").json["runs"]:
         continue
     process.kill()
     process.communicate(timeout=30)
 
-    assert [run["status"] for run in cli("runs", "--json").json] == ["died"]
+    assert [run["status"] for run in cli("runs", "--json").json["runs"]] == ["died"]
     ran = cli("resume", cli.script(says("One.", step="first"), name="b.jsonl"), "--json")
     assert (ran.code, ran.json["final"]) == (0, "One."), ran.err
 
@@ -225,7 +225,7 @@ def test_what_a_write_that_died_has_left_beside_the_file_is_removed(
     left = [path.name for path in (cli.folder / "folder").iterdir() if path.name.startswith(".master-agent-")]
     assert (died.code, len(left)) == (-signal.SIGKILL, 2), died.err
 
-    assert cli(then, cli("runs", "--json").json[0]["run_id"]).code == 0
+    assert cli(then, cli("runs", "--json").json["runs"][0]["run_id"]).code == 0
 
     names = sorted(path.name for path in (cli.folder / "folder").iterdir())
     theirs = [".master-agent-0123456789abcdef-01234567.tmp"]

@@ -62,7 +62,7 @@ def test_an_undone_run_leaves_the_folder_as_it_was_and_an_undone_undo_as_the_run
     assert sorted(ran.json["removed"]) == ["a/b/c.txt", "a/d.txt", "keep/x.txt"]
     assert ran.json["folders"] == ["a/b", "a"]
     undo_id = ran.json["run_id"]
-    listed = {one["run_id"]: one for one in cli("runs", "--json").json}[undo_id]
+    listed = {one["run_id"]: one for one in cli("runs", "--json").json["runs"]}[undo_id]
     assert (listed["parent"], listed["origin"], listed["status"]) == (run_id, "undo", "done")
 
     assert cli("undo", undo_id).code == 0
@@ -78,7 +78,7 @@ def test_the_list_of_runs_says_what_was_undone(cli: Cli) -> None:
 
     assert f"(undone by {undo})" in next(line for line in cli("runs").out.splitlines() if line.startswith(run_id))
     cli("undo", undo)
-    assert {one["run_id"]: one["undone_by"] for one in cli("runs", "--json").json}[run_id] is None
+    assert {one["run_id"]: one["undone_by"] for one in cli("runs", "--json").json["runs"]}[run_id] is None
 
 
 def test_a_second_undo_finds_nothing_to_do(cli: Cli) -> None:
@@ -91,7 +91,7 @@ def test_a_second_undo_finds_nothing_to_do(cli: Cli) -> None:
 
     assert (ran.code, ran.out) == (0, "")
     assert "Nothing to undo" in ran.err
-    assert len(cli("runs", "--json").json) == 2
+    assert len(cli("runs", "--json").json["runs"]) == 2
 
 
 def test_where_files_changed_since_each_is_named_and_nothing_is_touched(
@@ -112,7 +112,7 @@ def test_where_files_changed_since_each_is_named_and_nothing_is_touched(
     assert '"a.txt" is a link' in ran.err
     assert "b.txt" not in ran.err
     assert tree(cli.folder) == there
-    assert len(cli("runs", "--json").json) == 1
+    assert len(cli("runs", "--json").json["runs"]) == 1
 
 
 def test_a_later_run_on_the_same_file_is_named_and_undone_first(cli: Cli) -> None:
@@ -134,7 +134,7 @@ def test_what_a_person_wrote_between_two_writes_of_a_run_is_what_comes_back(cli:
     more = [calls(writes("a.txt", "2"), turn=2), {"port": "thread", "turn": 3, "reply": {"text": "Done."}}]
     assert cli("resume", cli.script(*more, name="b.jsonl")).code == 0
 
-    run_id = cli("runs", "--json").json[0]["run_id"]
+    run_id = cli("runs", "--json").json["runs"][0]["run_id"]
 
     assert cli("undo", run_id).code == 0
     assert (cli.folder / "a.txt").read_text() == "a person's"
@@ -162,7 +162,7 @@ def test_a_run_at_work_is_not_undone(cli: Cli) -> None:
     process = cli.start("run", cli.plan(STEP), cli.script(hang), "--events")
     assert process.stdout is not None
     process.stdout.readline()
-    run_id = cli("runs", "--json").json[0]["run_id"]
+    run_id = cli("runs", "--json").json["runs"][0]["run_id"]
 
     ran = cli("undo", run_id)
 
@@ -176,7 +176,7 @@ def test_an_undone_run_and_an_undo_are_not_resumed(cli: Cli) -> None:
         calls(writes("a.txt", "1"), turn=1), {"turn": 2, "error": {"type": "bad_request", "message": "x"}}
     )
     cli("run", cli.plan(STEP), fails)
-    run_id = cli("runs", "--json").json[0]["run_id"]
+    run_id = cli("runs", "--json").json["runs"][0]["run_id"]
     undo_id = cli("undo", run_id, "--json").json["run_id"]
 
     assert f"was undone by {undo_id}" in cli("resume", run_id, fails).err
@@ -216,7 +216,9 @@ def test_an_undo_killed_at_any_event_goes_on_and_can_be_undone(
     while killed(cli, run_id, number, how) == -signal.SIGKILL:
         assert cli("undo", run_id).code == 0
         assert (tree(cli.folder), modes(cli.folder)) == before, number
-        undos = [one for one in cli("runs", "--json").json if one["parent"] == run_id and one["status"] == "done"]
+        undos = [
+            one for one in cli("runs", "--json").json["runs"] if one["parent"] == run_id and one["status"] == "done"
+        ]
         assert cli("undo", undos[0]["run_id"]).code == 0
         assert (tree(cli.folder), modes(cli.folder)) == after, number
         number += 1
@@ -237,7 +239,7 @@ def test_a_run_killed_at_any_event_is_undone(cli: Cli, before: tuple[dict[str, s
         server = ["openai_base_url=http://127.0.0.1:9/v1", "model=m"]  # nobody there; tools' steps need no model
         command = [sys.executable, "-m", "tests.crash_driver", cli.plan(*steps), str(number), how, *server]
         code = subprocess.run(command, cwd=cli.folder, env=environ, capture_output=True, timeout=60).returncode
-        run_id = cli("runs", "--json").json[0]["run_id"]
+        run_id = cli("runs", "--json").json["runs"][0]["run_id"]
         assert cli("undo", run_id).code == 0
         assert (tree(cli.folder), modes(cli.folder)) == before, number
         number += 1

@@ -54,7 +54,7 @@ def cost(options: Options, run: RunName = None) -> int:
     run_id = find_run(database, run).run_id
     steps = by_step(calls(read(database, run_id)))
     if options.json:
-        streams.print_json(_data(run_id, steps))
+        streams.print_object("cost", **_data(run_id, steps))
     else:
         lines, left_out = _table(steps, streams.width_of(sys.stdout))
         for line in lines:
@@ -108,8 +108,6 @@ def _total(spent: Iterable[Spent]) -> Usage:
 
 def _data(run_id: str, steps: Mapping[str | None, Sequence[Spent]]) -> dict[str, Any]:
     return {
-        "kind": "cost",
-        "version": 1,
         "run_id": run_id,
         "total": _total(one for each in steps.values() for one in each).model_dump(mode="json"),
         "steps": [

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from master_agent.cli import exit_codes, session, streams
-from master_agent.cli.options import Options, with_options
+from master_agent.cli.options import Approved, Options, with_options
 from master_agent.cli.order import Order
 from master_agent.errors import UsageError
 from master_agent.settings import load
@@ -57,6 +57,7 @@ def demo(
     ] = "landing",
     *,
     list_demos: Annotated[bool, typer.Option("--list", help="list the demos", show_default=False)] = False,
+    yes: Approved = False,  # noqa: ARG001
 ) -> int:
     demos = load_demos()
     if list_demos:

@@ -64,8 +64,7 @@ def doctor(options: Options) -> int:
     settings = session.settings_of(options)
     findings = asyncio.run(_look(settings))
     if options.json:
-        body = {"kind": "doctor", "version": 1, "program": __version__, "findings": [asdict(f) for f in findings]}
-        streams.print_json(body)
+        streams.print_object("doctor", program=__version__, findings=[asdict(finding) for finding in findings])
     else:
         for finding in findings:
             streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}", hang=9)

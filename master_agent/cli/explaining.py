@@ -41,7 +41,7 @@ def explain(options: Options, run: Run, step: Step) -> int:
     database = state_folder(session.settings_of(options)) / "journal.db"
     told = explained(database, find_run(database, run), step)
     if options.json:
-        streams.print_json(_data(told))
+        streams.print_object("explain", **_data(told))
     else:
         for line in _lines(told):
             streams.write(line)

@@ -12,7 +12,7 @@ from master_agent.attachments import Attachment
 from master_agent.cli import session
 from master_agent.cli.history import check_not_undone, settings_of_then
 from master_agent.cli.lineage import files_of, story_of
-from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.options import EVERYTHING, Approved, Options, with_options
 from master_agent.cli.order import Order
 from master_agent.cli.rerun import onto
 from master_agent.cli.work import asks_models, given_files, task_text
@@ -73,7 +73,7 @@ class _Parent:
 
 
 @with_options(*EVERYTHING)
-def fork(options: Options, run: Run, *, from_step: From) -> int:
+def fork(options: Options, run: Run, *, from_step: From, yes: Approved = False) -> int:  # noqa: ARG001
     parent = _parent(options, run)
     if parent.state.plan is None:
         raise UsageError(f"the run {parent.run_id} has no plan to fork")

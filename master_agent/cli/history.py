@@ -21,7 +21,7 @@ from master_agent.errors import UsageError
 from master_agent.events import Event, RunStarted, StepStarted, to_json
 from master_agent.journal import read
 from master_agent.remember import Unverified
-from master_agent.reporters.text import one_line, visible
+from master_agent.reporters.text import counted, one_line, visible
 from master_agent.results import RunStatus
 from master_agent.settings import Settings, load, state_folder
 from master_agent.state import State, fold
@@ -192,18 +192,20 @@ def runs(
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option("--most", metavar="NUMBER", help="how many; default 20", show_default=False)
+        int, typer.Option("--most", metavar="NUMBER", min=0, help="how many; default 20", show_default=False)
     ] = 20,
 ) -> int:
     if status is not None and status not in STATUSES:
         raise UsageError(f'no run ends "{status}"{suggestion(status, STATUSES)}')
     records = list_runs(state_folder(session.settings_of(options)) / "journal.db")
-    chosen = [record for record in records if status is None or _status(record) == status][: max(most, 0)]
+    found = [record for record in records if status is None or _status(record) == status]
+    chosen = found[:most]
     undone = {record.run_id: undone_by(records, record.run_id) for record in chosen}
     if options.json:
-        streams.print_json([{**_data(record), "undone_by": undone[record.run_id]} for record in chosen])
+        listed = [{**_data(record), "undone_by": undone[record.run_id]} for record in chosen]
+        streams.print_object("runs", runs=listed)
         return exit_codes.DONE
-    if not chosen:
+    if not found:
         streams.say("no runs" + (f" that ended {status}" if status else " yet"))
     for record in chosen:
         began = record.began[:19].replace("T", " ")
@@ -213,6 +215,8 @@ def runs(
         streams.write(
             f"{record.run_id}  {_status(record):<9}  {began}  {' '.join(filter(None, told))}".rstrip(), hang=2
         )
+    if len(chosen) < len(found):
+        streams.say(f"{len(chosen)} of {counted(len(found), 'run')}; --most {len(found)} lists all")
     return exit_codes.DONE
 
 
@@ -242,7 +246,7 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
 def _show_thread(options: Options, record: RunRecord, history: Sequence[Event], step: str) -> int:
     entries = conversation(history, step)
     if options.json:
-        streams.print_json({"run_id": record.run_id, "step": step, "thread": entries})
+        streams.print_object("thread", run_id=record.run_id, step=step, thread=entries)
     else:
         tell(entries)
     return exit_codes.DONE

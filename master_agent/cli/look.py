@@ -12,7 +12,7 @@ from master_agent.catalogue import Agent
 from master_agent.cli import exit_codes, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
-from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.options import EVERYTHING, Approved, Options, with_options
 from master_agent.cli.order import Order, Team
 from master_agent.cli.trust import Trust, in_words
 from master_agent.cli.work import (
@@ -29,6 +29,7 @@ from master_agent.cli.work import (
 from master_agent.errors import MasterAgentError, UsageError
 from master_agent.plan import AgentStep, Plan
 from master_agent.settings import config_folder
+from master_agent.tools import Tool
 from master_agent.values import suggestion
 
 _JSON = ("json",)
@@ -188,7 +189,8 @@ def list_agents(options: Options, context: typer.Context) -> int:
     team = session.team(session.settings_of(options))
     agents, trust = team.agents, _trust(team)
     if options.json:
-        streams.print_json([{**_agent_data(agent), "trusted": trust.may(agent)} for agent in agents.values()])
+        listed = [{**_agent_data(agent), "trusted": trust.may(agent)} for agent in agents.values()]
+        streams.print_object("agents", agents=listed)
         return exit_codes.DONE
     _table(("agent", "what it does", "tools", "from"), [_agent_row(agent, trust) for agent in agents.values()])
     return exit_codes.DONE
@@ -198,7 +200,7 @@ def list_agents(options: Options, context: typer.Context) -> int:
 def show_agent(options: Options, name: AgentName) -> int:
     agent = _agent(name)
     if options.json:
-        streams.print_json({**_agent_data(agent), "instructions": agent.instructions})
+        streams.print_object("agent", **_agent_data(agent), instructions=agent.instructions)
     else:
         assert agent.source is not None
         streams.write(agent.source.read_text(encoding="utf-8").rstrip("\n"))
@@ -231,6 +233,7 @@ def run_agent(
     prompt: Prompt = None,
     *,
     file: Files = None,
+    yes: Approved = False,  # noqa: ARG001
 ) -> int:
     agent = _agent(name)
     text = task_text(prompt, f"master-agent agents run {agent.name}")
@@ -245,17 +248,7 @@ def run_agent(
 def list_tools(options: Options) -> int:
     tools = session.team(session.settings_of(options)).tools
     if options.json:
-        streams.print_json(
-            [
-                {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "effects": sorted(tool.effects),
-                    "parameters": tool.parameters,
-                }
-                for tool in tools.values()
-            ]
-        )
+        streams.print_object("tools", tools=[_tool_data(tool) for tool in tools.values()])
         return exit_codes.DONE
     rows = []
     for tool in tools.values():
@@ -285,6 +278,15 @@ def _agent_data(agent: Agent) -> dict[str, Any]:
         "temperature": agent.temperature,
         "output": agent.schema if agent.output == "data" else agent.output,
         "source": str(agent.source),
+    }
+
+
+def _tool_data(tool: Tool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "effects": sorted(tool.effects),
+        "parameters": tool.parameters,
     }
 
 

@@ -74,9 +74,8 @@ def list_models(options: Options, context: typer.Context) -> int:
     here = pulling.shelved(settings)
     nobody = None if offers or here else failures.explain(reach.nobody([]))[0]
     if options.json:
-        body = {"kind": "models", "version": 1, "error": nobody and nobody.model_dump()}
-        providers = [_data(offer) for offer in offers]
-        streams.print_json({**body, "providers": providers, **pulling.shelf_data(settings, here)})
+        error, shelf = nobody and nobody.model_dump(), pulling.shelf_data(settings, here)
+        streams.print_object("models", error=error, providers=[_data(offer) for offer in offers], **shelf)
     else:
         for offer in offers:
             _print(offer)

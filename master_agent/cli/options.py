@@ -64,6 +64,10 @@ WORK = (
 EVERYTHING = (*MODELS, *WORK)
 
 
+Approved = Annotated[bool, typer.Option("--yes", "-y", hidden=True)]
+"""A yes to a command that asks nothing: said out of habit, and without effect."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What was said on the command line: settings by name, and how to report."""

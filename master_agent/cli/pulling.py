@@ -66,7 +66,7 @@ def pull(options: Options, name: Name = None, *, yes: Yes = False, sha256: Sha25
         streams.say("Nothing was downloaded.")
         return exit_codes.DONE
     if options.json:
-        streams.print_json({"kind": "model", "version": 1, **described(model)})
+        streams.print_object("model", **described(model))
     else:
         streams.write(f"{local.DOWNLOADED}{model.name}  {in_words(model)}")
         streams.say(f'Use it: master-agent "TASK" --model {local.DOWNLOADED}{model.name}')
@@ -86,7 +86,7 @@ def remove(options: Options, name: Model, *, yes: Yes = False) -> int:
             return exit_codes.DONE
     shelf.remove(name)
     if options.json:
-        streams.print_json({"removed": name, "bytes": size})
+        streams.print_object("removed_model", removed=name, bytes=size)
     else:
         streams.say(f"Removed {name}: {gigabytes(size)} are free again.")
     return exit_codes.DONE

@@ -144,14 +144,13 @@ def _print(found: list[str], ended: Mapping[str, "Sequence[Gone]"], *, removed: 
             if one.how == how
         ]
 
-    streams.print_json(
-        {
-            "purged": found if removed else [],
-            "found": found,
-            "removed": listed("deleted"),
-            "gone_before": listed("gone_before"),
-            "not_removed": listed("left"),
-        }
+    streams.print_object(
+        "purge",
+        purged=found if removed else [],
+        found=found,
+        removed=listed("deleted"),
+        gone_before=listed("gone_before"),
+        not_removed=listed("left"),
     )
 
 

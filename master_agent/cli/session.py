@@ -180,7 +180,7 @@ def _not_run(result: RunResult) -> int | None:
     if result.status == "waiting" and not result.results:
         names = ("task", "params", "order", "plan")
         whole = result.model_dump_public()
-        streams.print_json({"kind": "plan", "version": 1, **{name: whole[name] for name in names}})
+        streams.print_object("plan", **{name: whole[name] for name in names})
         streams.say("Nothing was run: there is no terminal to ask at. Say --yes, or save the plan and run it:")
         streams.say("  master-agent run plan.json")
     elif result.status == "cancelled" and not result.results:

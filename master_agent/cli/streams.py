@@ -87,6 +87,11 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
+def print_object(kind: str, /, **body: object) -> None:
+    """What a command has found, as the one object on stdout that says what it is."""
+    print_json({"kind": kind, "version": 1, **body})
+
+
 def write(text: str, *, hang: int | None = None) -> None:
     """A line of data on stdout. With `hang`, one that a terminal shows whole, its further lines so far to the right."""
     shown = fitted(visible(text), encoding_of(sys.stdout))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from master_agent import undo as undoing
 from master_agent.changes import folders, origins
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import new_run_id
-from master_agent.cli.options import Options, with_options
+from master_agent.cli.options import Approved, Options, with_options
 from master_agent.cli.workshop import PROGRAM
 from master_agent.database import RunRecord, find_run, get_blob, held, list_runs, reading
 from master_agent.errors import UsageError
@@ -43,7 +44,7 @@ Examples:
 
 
 @with_options("workspace", "state_dir", output=("json",))
-def undo(options: Options, run: Run) -> int:
+def undo(options: Options, run: Run, *, yes: Approved = False) -> int:  # noqa: ARG001
     database = state_folder(session.settings_of(options)) / "journal.db"
     record = find_run(database, run)
     with held(database, record.run_id) as still_ours:
@@ -52,8 +53,7 @@ def undo(options: Options, run: Run) -> int:
         with Workspace(folder) as workspace:
             undo_id, done = _undo(database, record, history, workspace, still_ours)
     if options.json:
-        whole = {"run_id": undo_id, "undoes": record.run_id, "restored": done.restored}
-        streams.print_json({**whole, "removed": done.removed, "folders": done.folders})
+        streams.print_object("undo", run_id=undo_id, undoes=record.run_id, **asdict(done))
     else:
         _tell(record, undo_id, done)
     return exit_codes.DONE

@@ -41,6 +41,8 @@ Examples:
 
 @with_options("state_dir", output=("json",))
 def why(options: Options, file: File) -> int:
+    if not file:
+        raise UsageError("the name of the file is empty")
     place = (Path.cwd() / file).resolve()
     database = state_folder(session.settings_of(options)) / "journal.db"
     sha256 = _digest(place)
@@ -49,7 +51,7 @@ def why(options: Options, file: File) -> int:
     status, chosen = _judged([_of(made, histories[made.run_id]) for made in related], place, sha256)
     told = [_explained(change, relation, histories) for relation, change in chosen]
     if options.json:
-        streams.print_json({"file": str(place), "sha256": sha256, "status": status, "made_by": told})
+        streams.print_object("why", file=str(place), sha256=sha256, status=status, made_by=told)
     else:
         _tell(file, status, told)
     return exit_codes.FAILED if status in _BY_NOBODY else exit_codes.DONE

@@ -16,7 +16,7 @@ from master_agent.attachments import Attachment, read_attachment
 from master_agent.cli import arguments, exit_codes, keys, programs, reporting, saving, session, streams
 from master_agent.cli.approve import effects, executing, say_unused
 from master_agent.cli.commands import TASK
-from master_agent.cli.options import EVERYTHING, Options, with_options
+from master_agent.cli.options import EVERYTHING, Approved, Options, with_options
 from master_agent.cli.order import Order, Team
 from master_agent.cli.rerun import rerun
 from master_agent.cli.trust import Trust
@@ -84,7 +84,7 @@ Examples:
   master-agent plan "Make a landing page" -o plan.json
   master-agent plan "Make a landing page" | master-agent run -
 """
-_RUN_HELP = """Runs a plan from a file. Giving the file is the approval.
+_RUN_HELP = """Runs a plan from a file. Giving the file is the approval; --yes adds nothing to it.
 
 What it may do is said first, on stderr; not with --quiet, --json or --events: ask `master-agent check PLAN` before.
 
@@ -142,6 +142,7 @@ def run(
     file: Files = None,
     from_step: From = None,
     context: ContextFile = None,
+    yes: Approved = False,  # noqa: ARG001
 ) -> int:
     settings, given = session.settings_of(options), params_of(param)
     team = session.team(settings)

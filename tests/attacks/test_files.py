@@ -130,7 +130,7 @@ def test_a_link_that_is_planted_after_a_run_is_not_followed_by_the_next(cli: Cli
     assert (outside / "b.txt").exists()
 
     again = cli("agents", "run", "file", "Save", script, "--json")
-    undone = cli("undo", cli("runs", "--json").json[-1]["run_id"])
+    undone = cli("undo", cli("runs", "--json").json["runs"][-1]["run_id"])
 
     assert again.json["results"]["file"]["error"]["type"] == "file_refused"
     assert undone.code != 0

@@ -84,7 +84,7 @@ def test_looking_back_steers_nothing(cli: Cli, command: tuple[str, ...]) -> None
     ran_all(cli, "--quiet")
     ran = cli(*command)
     if command[0] == "explain" and ran.code == 2:
-        ran = cli("explain", cli("runs", "--json").json[0]["run_id"], "page")
+        ran = cli("explain", cli("runs", "--json").json["runs"][0]["run_id"], "page")
 
     clean(ran)
     assert ran.out + ran.err

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,8 +27,7 @@ _PARTS = re.compile(r"[^\s\"'/:?&=#@;,<>]+")
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _CODED = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _TURN = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
-_SHAPES = re.compile(
-    r"""(?<![A-Za-z0-9])(?:
+_SHAPES = r"""(?<![A-Za-z0-9])(?:
         sk-(?=[\w-]*\d)[\w-]{16,}                    # OpenAI, Anthropic and others
       | [rs]k_(?:live|test)_[A-Za-z0-9]{16,}         # Stripe
       | r8_[A-Za-z0-9]{20,}                          # Replicate
@@ -43,9 +43,7 @@ _SHAPES = re.compile(
     )
     | (?<=Bearer\ )[\w.~+/-]{16,}=*
     | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:.*?-----END\ [A-Z ]*PRIVATE\ KEY-----|[A-Za-z0-9+/=\s]*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    """
 # What begins one of the shapes: a text that holds none of these is not looked through, letter by letter.
 _BEGINNINGS = (
     *("sk-", "k_live_", "k_test_", "r8_", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
@@ -140,7 +138,7 @@ class Secrets:
         if there := self._there(text):
             text = _pattern(there).sub(HIDDEN, text)
         if any(beginning in text for beginning in _BEGINNINGS):
-            text = _SHAPES.sub(HIDDEN, text)
+            text = _shapes().sub(HIDDEN, text)
         return text
 
     def hide_in(self, value: Any) -> Any:
@@ -171,6 +169,11 @@ class Secrets:
             return []
         dense = re.sub(r"\\[nrt]", "", text).translate(_GAPS) if "\\" in text else text.translate(_GAPS)
         return [form for form, packed in self._forms if packed in dense or (form != packed and form in text)]
+
+
+@cache
+def _shapes() -> re.Pattern[str]:
+    return re.compile(_SHAPES, re.VERBOSE | re.DOTALL)  # when first wanted: it takes longer than all else here
 
 
 def _pattern(forms: list[str]) -> re.Pattern[str]:

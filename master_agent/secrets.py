@@ -83,15 +83,16 @@ def in_variable(name: str, value: str) -> Iterator[str]:
 
 def in_address(text: str) -> Iterator[str]:
     """The keys in an address, or in a text with addresses and pairs: users, passwords, what is named like a key."""
-    for address in (text.strip(), *_ADDRESS.findall(text)) if "://" in text else ():
-        scheme, _, rest = address.partition("://")
-        user, _, password = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[0].partition(":")
-        if password:
+    for address in (text.strip(), *_ADDRESS.findall(text)) if "//" in text else ():
+        scheme, _, rest = address.partition("//")
+        before, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
+        user, _, password = before.partition(":")
+        if password and password.lower() not in address.replace(f":{password}{at}", at).lower():  # postgres:postgres@
             yield from (password, unquote(password))
         if any(drawn(user)) or (not password and scheme.startswith("http") and len(user) >= SHORTEST_NAMED):
             yield from (user, unquote(user))
     for name, value in _PAIR.findall(text) if "=" in text else ():
-        if is_named(name) or name.lower() in _TELLING:
+        if (is_named(name) or name.lower() in _TELLING) and not value.startswith("/"):  # PWD=/home/me
             yield from (value, unquote(value))
 
 

@@ -93,11 +93,7 @@ class Workspace:
 
     def lies_in(self, folder: Path) -> bool:
         """Whether the workspace is that folder or lies beneath it, under whatever name either was given."""
-        root = Path(os.path.realpath(self.root))
-        with suppress(OSError):  # what is not there holds nothing
-            about = folder.stat()
-            return self._is(folder) or any(os.path.samestat(above.stat(), about) for above in root.parents)
-        return False
+        return self._is(folder) or any(_same(folder, above) for above in Path(os.path.realpath(self.root)).parents)
 
     def _is(self, folder: Path) -> bool:
         """Whether the folder is the workspace: names are not compared, for some file systems know no case."""
@@ -295,6 +291,14 @@ class Workspace:
         if error.errno == errno.ENOENT and path != ".":
             return FileRefusedError(f'"{path}" does not exist{suggestion(path, (e.path for e in self.entries()))}')
         return _refusal(path, error)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are those of one folder; what is not there is none."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _normal(path: str) -> str:

@@ -88,8 +88,9 @@ def _own_places(settings: Settings) -> Iterator[Path]:
         yield state_folder(settings) / f"{JOURNAL}{ending}"
     if settings.log_file is not None:
         yield settings.log_file
-    if (env := Path(".env")).is_symlink():  # by its own name it is refused anyway
-        yield env
+    for env in (Path(".env"), settings.workspace / ".env"):
+        if env.is_symlink():  # by its own name it is refused anyway
+            yield env
 
 
 @asynccontextmanager

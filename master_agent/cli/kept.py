@@ -8,6 +8,8 @@ from pydantic import JsonValue
 from master_agent.cli.local import lasting
 from master_agent.settings import Settings
 
+_ADDRESSES = ("openai_base_url", "replicate_base_url", "hf_endpoint", "local_server", "proxy")
+
 
 def flags_of(settings: Settings) -> dict[str, JsonValue]:
     """The settings that were said on the command line, by name."""
@@ -16,8 +18,11 @@ def flags_of(settings: Settings) -> dict[str, JsonValue]:
 
 def _keepable(settings: Settings, name: str) -> bool:
     """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
-    address = urlsplit(getattr(settings, name)) if name == "proxy" or name.endswith("_base_url") else None
-    return name != "record" and not (address and (address.username or address.password or address.query))
+    given = getattr(settings, name) if name in _ADDRESSES else ()
+    parts = [
+        urlsplit(text if "://" in text else f"//{text}") for text in ([given] if isinstance(given, str) else given)
+    ]
+    return name != "record" and not any(part.username or part.password or part.query for part in parts)
 
 
 def _plain(value: object) -> JsonValue:

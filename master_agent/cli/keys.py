@@ -20,7 +20,7 @@ def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[st
             if value and setting.secret:
                 known[str(value)] = setting.variable
             elif isinstance(value, str):
-                known |= dict.fromkeys(in_address(value), setting.variable)
+                known |= dict.fromkeys(in_address(value if "://" in value else f"//{value}"), setting.variable)
     return known
 
 

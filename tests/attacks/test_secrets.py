@@ -209,6 +209,8 @@ KEYS = [  # a variable of a .env, its value, and what of it is cut out of all th
     ("FOLDER", "/home/me/project-2024/data2/final", None),
     ("TENANT", "550e8400-e29b-41d4-a716-446655440000", None),
     ("DATABASE", "postgres://me:pass%2Fword1@h/db", "pass/word1"),
+    ("DATABASE", "postgres://postgres:postgres@h/db", None),
+    ("SUDO_COMMAND", "/usr/bin/env PWD=/home/me/work", None),
     ("DATABASE", "Server=h;Database=products;Password=abcdefgh;", "abcdefgh"),
     ("HOOK", "https://hooks.example/services/T024/aB3dE5fG7hI9jK1lM3nO5pQ7", "aB3dE5fG7hI9jK1lM3nO5pQ7"),
 ]
@@ -221,6 +223,19 @@ def test_what_a_folders_env_holds_is_cut_where_its_name_or_shape_is_that_of_a_ke
     secrets = secrets_of(Settings(beside=((name, value),)), {})
 
     assert secrets.hide(f"<{cut or value}>") == (f"<{value}>" if cut is None else "<(secret)>")
+
+
+def test_a_flag_with_a_key_is_not_kept_with_the_run(cli: Cli) -> None:
+    plan = cli.plan({"tool": "list_files"})
+
+    servers = [f"http://me:{KEY.value}@127.0.0.1:9", f"{TOKEN.value}:@127.0.0.1:9", "127.0.0.1:9"]
+    ran = cli("run", plan, "--events", *(f"--local-server={server}" for server in servers))
+    proxied = cli("run", plan, "--events", f"--proxy=http://{OTHER.value}@127.0.0.1:9", "--local-server=127.0.0.1:9")
+
+    assert (ran.code, proxied.code) == (0, 0), ran.err + proxied.err
+    assert proxied.events[0]["flags"] == {"local_server": ["127.0.0.1:9"]}
+    for canary in (KEY, TOKEN, OTHER):
+        assert canary.found({"out": ran.out + ran.err, "proxied": proxied.out}, cli.home) == []
 
 
 def test_no_env_of_a_stranger_keeps_a_run_busy() -> None:

@@ -105,6 +105,12 @@ class Answer:
         return self._output()
 
     @property
+    def last(self) -> str:
+        """The id of the last item; empty where it has none."""
+        items = self._output()
+        return _string(items[-1].get("id")) if items else ""
+
+    @property
     def usage(self) -> Usage | None:
         """What the response cost, as far as the server tells."""
         return usage_of(self.response.get("usage"))

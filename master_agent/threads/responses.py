@@ -5,7 +5,6 @@ A server carries over what was said, but neither instructions nor tools, so both
 """
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
@@ -25,6 +24,7 @@ from master_agent.threads import (
     Turn,
     UserTurn,
 )
+from master_agent.threads import _conversations as conversations
 from master_agent.threads import _hosted as hosted
 from master_agent.threads._accepted import UNSEEN
 from master_agent.threads._openai import (
@@ -32,8 +32,6 @@ from master_agent.threads._openai import (
     RefusedRequestError,
     Said,
     Server,
-    read_said,
-    request_options,
     sendable,
 )
 from master_agent.threads._responses import Answer, Item
@@ -44,8 +42,9 @@ if TYPE_CHECKING:
 
 Store = Literal["response", "conversation", "none"]
 
-CONVERSATIONS = "/conversations"
-NO_ROUTE = (404, 405, 501)
+LAST = "item"
+"""What a thread's state calls the id of the last item that is known of a Conversation."""
+
 _HELD = {"response": "previous_response_id", "conversation": "conversation"}
 """What a thread's state calls the id that it goes on from, and what a request calls it."""
 
@@ -55,9 +54,9 @@ class Responses(OneRequestWire):
 
     `store` says where a thread is kept. "response": each response names the one before it, and the server keeps them
     (OpenAI for 30 days). "conversation": in a Conversation, made at the first turn, that the server keeps until it is
-    deleted; this wire never does that, for the run may be gone on with. A reply that gets lost on its way may stand in
-    it all the same, and the next attempt repeats its turn there; the chain of responses has no such trouble. "none":
-    on this side, and the server is asked to keep nothing.
+    deleted; this wire never does that, for the run may be gone on with. A reply that got lost on its way may stand in
+    it all the same, with its turn: both are deleted there before the turn is sent again. "none": on this side, and the
+    server is asked to keep nothing.
 
     `idle_timeout` is the longest silence within a stream, in seconds, of an agent without hosted tools; those may take
     all the time there is without a word. A `client` given is closed with the wire.
@@ -150,31 +149,11 @@ class Responses(OneRequestWire):
             reply, answer.items, lambda file: hosted.fetched(self.client(), self.server, file, deadline)
         )
 
-    async def start_conversation(self, seconds: float) -> str:
-        """The id of a new, empty Conversation; ModelError when the server makes none."""
-        import httpx2
-
-        deadline = Deadline.after(seconds, f"did not begin a conversation within {seconds:g} s")
-        options = request_options(seconds)
-        asked = self.client().post(CONVERSATIONS, cast_to=httpx2.Response, body={}, options=options)
-        try:
-            response = await self.server.bounded(asked, deadline)
-        except ModelError as error:
-            if _answered(error)[0] not in NO_ROUTE:
-                raise
-            raise ModelError(
-                error.message,
-                type="bad_request",
-                hint="This server keeps no conversations: use --thread-store response, or none.",
-            ) from error
-        try:
-            return str(json.loads(response.content)["id"])
-        except (ValueError, TypeError, KeyError):
-            raise self.server.malformed(response.text[:1000], "a conversation that cannot be read") from None
-
     def explained(self, error: ModelError, body: dict[str, Any]) -> ModelError:
         """The error with what is particular to this wire: a server without it, or one that has forgotten the thread."""
-        status, said = _answered(error)
+        status, said = conversations.answered(error)
+        if (locked := conversations.busy(error)) is not None:
+            return locked
         held = body.get("previous_response_id") or body.get("conversation")
         if held and status in (400, 404) and _forgotten(held, said):
             return ModelError(
@@ -182,7 +161,7 @@ class Responses(OneRequestWire):
                 type="bad_request",
                 hint="Run the step anew; with --thread-store none, conversations are kept on this side.",
             )
-        about_route = status in NO_ROUTE and error.type != "model_not_found" and not said.param
+        about_route = status in conversations.NO_ROUTE and error.type != "model_not_found" and not said.param
         if about_route and not self.server.is_openai:
             hint = "This server does not seem to speak Responses: try --wire chat."
             return ModelError(
@@ -210,18 +189,23 @@ class ResponsesThread:
         self.state = state
         self._wire = wire
         self._held = state.ids.get(wire.store)
+        self._sound = wire.store != "conversation"
+        """Whether the server is known to hold no more than the state says."""
+        self._begun = False
+        """Whether the Conversation was begun here, and nothing in it is known yet."""
 
     async def send(self, turn: Turn, options: CallOptions) -> AsyncGenerator[TextPiece | Reply, None]:
         """One request: pieces of text if it is streamed, then the Reply. ModelError leaves the state as it was.
 
-        The first turn of a Conversation is two requests, which share the options' seconds.
+        Where a Conversation has to be begun or taken back before, all these requests share the options' seconds.
         """
         wire, seconds = self._wire, options.timeout
-        if wire.store == "conversation" and self._held is None:
+        if not self._sound:
             clock = asyncio.get_running_loop().time
             began = clock()
-            self._held = await wire.start_conversation(seconds)
+            await self._prepare(turn, seconds)
             seconds = max(0.001, seconds - (clock() - began))
+        self._sound = wire.store != "conversation"
         asked = (*self.state.items, *_items(turn))
         answer = Answer(wire.server)
         body = wire.request(self.agent, self._held, asked, options)
@@ -238,13 +222,30 @@ class ResponsesThread:
     async def cancel(self) -> None:
         """Nothing: a request ends with its connection, which closing or cancelling `send` closes."""
 
+    async def _prepare(self, turn: Turn, seconds: float) -> None:
+        """Begins the Conversation, or takes it back to what the state knows of it."""
+        client, server = self._wire.client(), self._wire.server
+        if self._held is None:
+            self._held, self._begun = await conversations.begin(client, server, seconds), True
+            return
+        last = self.state.ids.get(LAST)
+        calls = {output.call_id for output in turn.outputs} if isinstance(turn, ToolOutputs) else set()
+
+        def known(item: Item) -> bool:
+            return item["id"] == last or (item.get("type") == "function_call" and item.get("call_id") in calls)
+
+        await conversations.take_back(client, server, self._held, None if self._begun else known, seconds)
+
     def _remember(self, asked: tuple[Item, ...], made: tuple[Item, ...] | None, answer: Answer, reply: Reply) -> None:
         name = self._wire.name
         match self._wire.store:
             case "none" if made is not None:
                 self.state = ThreadState(name, {}, (*asked, *made))
             case "conversation" if self._held is not None:
-                self.state = ThreadState(name, {"conversation": self._held})
+                last = self.state.ids.get(LAST)
+                if made is not None and (reply.calls or not answer.calls_something):
+                    self._sound, self._begun, last = True, False, answer.last
+                self.state = ThreadState(name, {"conversation": self._held, **({LAST: last} if last else {})})
             case "response" if made is not None:
                 self._check_chain(answer)
                 if reply.calls or not answer.calls_something:
@@ -305,16 +306,6 @@ def _format(agent: AgentSpec, able: Capabilities) -> Mapping[str, Any]:
     if able.schema == "object":
         return {"type": "json_object"}
     return {"type": "json_schema", "name": schema_name(agent), "schema": dict(agent.output or {}), "strict": True}
-
-
-def _answered(error: ModelError) -> tuple[int, Said]:
-    """The status that the error was made from, and what the server said with it; 0 and nothing if it did not answer."""
-    from master_agent.sdk import openai
-
-    cause = error.__cause__
-    if not isinstance(cause, openai.APIStatusError):
-        return 0, Said("")
-    return cause.status_code, read_said(cause.response.text)
 
 
 def _forgotten(held: str, said: Said) -> bool:

@@ -44,6 +44,7 @@ class Said:
     delay: float = 0.0
     gap: float = 0.0
     changes: tuple[tuple[str, Any], ...] = ()
+    lost: bool = False
 
 
 Answer = Said | Behaviour
@@ -80,11 +81,13 @@ def reply(
     deltas: Sequence[str] | None = None,
     delay: float = 0.0,
     gap: float = 0.0,
+    lost: bool = False,
     **changes: Any,
 ) -> Said:
     """A response: reasoning, a message aside from the result, the text, a refusal, function calls.
 
     `delay` is in seconds before it, `gap` between its deltas; `changes` are fields that the response gets in the end.
+    One that is `lost` is kept by the server, and the connection breaks off before it can be sent.
     """
     whole = text or "".join(deltas or ())
     said = [{"type": "output_text", "text": whole, "annotations": [], "logprobs": []}] if whole else []
@@ -92,7 +95,7 @@ def reply(
     besides = [message(_text(aside), phase="commentary")] if aside else []
     output = (*thoughts, *besides, *([message(*said, *refused)] if said or refused else []), *calls)
     parts = None if deltas is None else tuple(deltas)
-    return Said(output, status, reason, None, usage, parts, delay, gap, tuple(changes.items()))
+    return Said(output, status, reason, None, usage, parts, delay, gap, tuple(changes.items()), lost)
 
 
 def failed_response(code: str, message: str = "It went wrong", text: str = "") -> Said:
@@ -368,7 +371,7 @@ class ResponsesServer(Loopback):
                 self.conversations[name] = [*items, *response["output"]]
             if body.get("store", True):
                 self.kept[response["id"]] = [*items, *response["output"]]
-        await _send(exchange, said, response)
+        await (reset_connection()(exchange) if said.lost else _send(exchange, said, response))
 
     def _unknown(self, body: Body) -> Fault | None:
         previous, name = body.get("previous_response_id"), _conversation(body)

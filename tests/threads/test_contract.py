@@ -163,8 +163,7 @@ def test_a_request_that_is_cancelled_in_mid_air_is_let_go_and_the_run_can_go_on(
     assert len(model.told) == 3, "no turn that was answered is asked for again"
 
 
-# A Conversation cannot be taken back to what it was before a reply: it holds the outputs, and refuses to be told twice.
-@pytest.mark.parametrize("side", [side for side in SIDES if side != "responses in a conversation"])
+@ALL
 def test_a_conversation_goes_on_from_the_journal_after_a_reply_that_was_cut_off(side: str, tmp_path: Path) -> None:
     model = Model({"a": [Say(calls=(call("one", a=1, b=1),)), Say("It is", end="cut off"), Say("It is two.")]})
     with SIDES[side](model) as there:

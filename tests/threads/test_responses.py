@@ -108,7 +108,7 @@ def test_a_conversation_is_made_at_the_first_turn_and_named_in_every_request() -
     assert [body["conversation"] for body in server.bodies] == [name] * 3
     assert all(body["tools"] and body["instructions"] for body in server.bodies)
     assert not any("previous_response_id" in body for body in server.bodies)
-    assert state == ThreadState("responses", {"conversation": name})
+    assert state == ThreadState("responses", {"conversation": name, "item": "msg_4_0"})
 
 
 def test_what_is_not_stored_is_sent_again_with_what_was_reasoned() -> None:
@@ -162,7 +162,7 @@ def test_a_thread_goes_on_from_its_state_with_the_very_same_request(store: str) 
     with ResponsesServer(rounds) as server, ResponsesServer(rounds) as other:
         asyncio.run(in_one(server))
         asyncio.run(in_four(other))
-        assert [one.raw for one in server.requests] == [one.raw for one in other.requests]
+        assert [one.raw for one in server.asked] == [one.raw for one in other.asked]
         assert server.count == 4
 
 

@@ -51,6 +51,7 @@ SLOW_DOWN = {"type": "too_many_requests", "code": "rate_limit_exceeded", "messag
         (status(308, {}, {"location": "https://elsewhere.invalid/v1"}), "bad_request", False, "elsewhere.invalid"),
         (status(408), "model_timeout", True, "408"),
         (error(409, "Another process is on this conversation"), "server_error", True, "409"),
+        (error(400, "Retry soon.", param="conversation", reason="conversation_locked"), "server_error", True, "soon"),
         (status(429), "rate_limited", True, "429"),
         (status(429, PAYING), "rate_limited", False, "You exceeded your quota"),
         (status(500), "server_error", True, "500"),

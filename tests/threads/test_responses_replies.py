@@ -21,7 +21,7 @@ from tests.servers.chat import json_body
 from tests.servers.loopback import Body
 from tests.servers.responses import Answer, ResponsesServer, call, events, failed_response, reasoning, reply
 from tests.threads.chatting import ADDER, AGENT, BOTH, HELLO, KEY, MODEL, SHAPE, STREAMED, WHOLE, said
-from tests.threads.responding import ask, opened
+from tests.threads.responding import STORES, ask, opened
 
 # Streaming or not
 
@@ -136,7 +136,7 @@ def test_a_reply_says_how_it_ended(answer: Answer, expected: str, reason: str | 
     assert bool(got.calls) is (expected == "requires_action"), "a call that was cut off must not be made"
 
 
-@pytest.mark.parametrize("store", ["response", "none"])
+@STORES
 @pytest.mark.parametrize(
     "ended",
     [

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from master_agent.errors import ErrorType, ModelError
 from master_agent.hosts import is_near, on_this_machine
 from master_agent.results import Usage
-from master_agent.secrets import open_part
+from master_agent.secrets import SHORTEST, by_shape, in_address, open_part
 
 if TYPE_CHECKING:
     import httpx2
@@ -182,9 +182,10 @@ class Server:
 
     def clean(self, text: str, length: int = 400) -> str:
         """The text on one line, without keys, and no longer than `length`."""
-        key = (self.api_key or "").strip()
-        if len(key) >= 8:  # a shorter one is a word such as "ollama", given because the SDK wants a key
-            text = text.replace(key, "[key]")
+        keys = {(self.api_key or "").strip(), *in_address(self.address), *by_shape("", self.address)}
+        for key in sorted(keys, key=len, reverse=True):
+            if len(key) >= SHORTEST:  # a shorter one is a word such as "ollama", given because the SDK wants a key
+                text = text.replace(key, "[key]")
         line = " ".join(_KEYS.sub("[key]", text).split())
         return line if len(line) <= length else line[: length - 1] + "…"
 

@@ -12,7 +12,7 @@ from master_agent.secrets import in_variable
 from master_agent.settings import Settings
 from tests.attacks.canary import Canary
 from tests.conftest import Cli, calls, says
-from tests.servers.chat import ChatServer, call, reply
+from tests.servers.chat import ChatServer, call, error, reply
 from tests.servers.loopback import Behaviour, Body
 
 # The keys have no shape that anybody knows: only by their values can they be told from other words.
@@ -223,6 +223,16 @@ def test_what_a_folders_env_holds_is_cut_where_its_name_or_shape_is_that_of_a_ke
     secrets = secrets_of(Settings(beside=((name, value),)), {})
 
     assert secrets.hide(f"<{cut or value}>") == (f"<{value}>" if cut is None else "<(secret)>")
+
+
+def test_a_server_that_repeats_the_key_of_its_address_tells_it_to_nobody(cli: Cli) -> None:
+    with ChatServer([error(401, f"no user me:{KEY.value}, {PLAIN.value}")]) as server:
+        cli.file(".env", f"OPENAI_BASE_URL={server.base_url.replace('//', f'//me:{KEY.value}@')}\n")
+        ran = cli("run", cli.plan({"agent": "code", "prompt": "x"}), "--events", "--model=m", "--wire=chat")
+
+    outputs = {"out": ran.out, "err": ran.err, "show": cli("show").out}
+    assert ran.code == 4 and PLAIN.found(outputs)
+    assert KEY.found(outputs, cli.home) == []
 
 
 def test_a_flag_with_a_key_is_not_kept_with_the_run(cli: Cli) -> None:

@@ -10,6 +10,7 @@ from master_agent.attachments import Attachment
 from master_agent.errors import MasterAgentError, StepError, ToolError
 from master_agent.events import FileChanged, ModelReplied, ToolCalled, ToolReturned, Where
 from master_agent.past import Intent, StepPast
+from master_agent.results import Usage
 from master_agent.threads import Call, CallRequest, ModelToolCall, Reply, RunStatus, Source, ThreadState
 from master_agent.tools import Begun, Tool, ToolCall, ToolContext, ToolOutput, Use
 from master_agent.workspace import Workspace
@@ -105,27 +106,29 @@ class RememberedUses:
         """What the use left; None when it shall be done now."""
         tool = self.tools.get(call.tool)
         effects = set(intent.called.effects)
-        where = self.context(call)
+        where, why = self.context(call), ""
         if _files_are_ours(where.workspace, intent.files):
             if effects <= {"read", "write"} or (tool is not None and tool.repeatable and "pay" not in effects):
                 return None
             if tool is not None and tool.settle is not None:
                 try:
                     return await tool.settle(where, call.values, Begun(intent.remote_id))
-                except MasterAgentError:
-                    pass  # whoever could have told did not answer: a person has to decide
-        return await self._decided(call, intent)
+                except MasterAgentError as error:
+                    why = f": {error.message}"  # whoever could have told did not: a person has to decide
+        return await self._decided(call, intent, why)
 
-    async def _decided(self, call: ToolCall, intent: Intent) -> ToolOutput | None:
+    async def _decided(self, call: ToolCall, intent: Intent, why: str) -> ToolOutput | None:
         match await self.decide(intent.called):
             case "retry":
                 return None
             case "skip":
                 message = f"it is not known whether {call.tool} had its effect; it was not used again"
-                return ToolOutput.failed(ToolError(message, type="effect_unverified"))
+                used = Usage(cost_complete="pay" not in intent.called.effects)
+                return replace(ToolOutput.failed(ToolError(message)), usage=used)  # decided: it waits for nobody
+        there = f" (it was begun there as {intent.remote_id})" if intent.remote_id else ""
         raise StepError(
-            f"{call.tool} was begun and the program died: nobody can tell whether it had its effect",
-            hint="Look, then resume with --retry-unverified to do it again or --skip-unverified to leave it.",
+            f"{call.tool} was begun and the program died, and nobody can tell whether it had its effect{why}",
+            hint=f"Look{there}, then resume with --retry-unverified to do it again or --skip-unverified to leave it.",
             type="effect_unverified",
         )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,33 @@ def test_a_plan_says_of_each_step_what_may_be_paid_for(cli: Cli, tmp_path: Path)
     assert "1 step may spend money with send_letter: post" in said
     assert "1 step may spend money on a model of Anthropic, as its agent says: page" in said
     assert f"2 steps may write files beneath {cli.folder}: post, page" in said
+
+
+# Pictures whose making nobody saw the end of
+
+
+@pytest.mark.parametrize("then", ["skip", "retry"])
+def test_a_picture_that_may_have_been_bought_is_left_or_bought_anew_as_a_person_says(cli: Cli, then: str) -> None:
+    with ImageServer(pictures(delay=60)) as server:
+        flags = ("--image-provider", "openai")
+        process = cli.start("run", cli.plan(HERO), *flags, env=at(server))
+        while not server.orders:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate(timeout=30)
+
+        waits = cli("resume", "--json", env=at(server))
+        unknown = cli("cost").out
+        decided = cli("resume", f"--{then}-unverified", "--json", env=at(server))
+
+        assert len(server.orders) == (1 if then == "skip" else 2)
+    assert (waits.code, waits.json["status"], hero(waits)["error"]["type"]) == (75, "waiting", "effect_unverified")
+    assert "OpenAI keeps no pictures that could be looked up" in hero(waits)["error"]["message"]
+    assert "t1 generate_image (no answer)" in unknown and unknown.splitlines()[-1].split()[-1] == "unknown"
+    if then == "retry":
+        assert (decided.code, decided.json["status"], hero(decided)["status"]) == (0, "done", "done")
+    else:
+        assert (decided.code, decided.json["status"], hero(decided)["status"]) == (1, "failed", "failed")
+        assert "it was not used again" in hero(decided)["error"]["message"]
+        assert cli("cost").out.splitlines()[-1].split()[-1] == "unknown"  # it may have been bought
+        assert decided.json["usage"]["cost_complete"] is False

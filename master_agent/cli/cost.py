@@ -11,7 +11,7 @@ from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.history import RunName
 from master_agent.cli.options import Options, with_options
 from master_agent.database import find_run
-from master_agent.events import Event, ModelCalled, ModelReplied, ToolReturned
+from master_agent.events import Event, ModelCalled, ModelReplied, ToolCalled, ToolReturned
 from master_agent.journal import read
 from master_agent.reporters.words import money
 from master_agent.results import Usage
@@ -28,6 +28,7 @@ _NUMBERS = {
 _UNKNOWN = "unknown"
 _LEAST = ("reasoning", "written", "cached", "pictures")  # what a narrow terminal does without, in this order
 _GAP = 2
+_PERHAPS_PAID = Usage(cost_complete=False)  # of a tool that costs money, and whose end nobody has seen
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,10 +89,24 @@ def calls(history: Iterable[Event]) -> list[Spent]:
             case ModelReplied() if (place := open_calls.pop(key, None)) is not None:
                 asked = found[place]
                 found[place] = Spent(asked.step, asked.call, asked.name, event.usage, event.status)
-            case ToolReturned() if event.usage != Usage():
-                status = "failed" if event.error else "completed"
-                found.append(Spent(event.step, event.call or "", event.tool, event.usage, status))
-    return found
+            case ToolCalled() if "pay" in event.effects:
+                open_calls[key] = len(found)
+                found.append(Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID, "no answer"))
+            case ToolReturned():
+                place = open_calls.pop(key, None)
+                ended = _ended(event, pays=place is not None)
+                if place is None:
+                    found.append(ended)
+                else:
+                    found[place] = ended
+    return [one for one in found if one.usage != Usage()]
+
+
+def _ended(event: ToolReturned, *, pays: bool) -> Spent:
+    """A use of a tool that came back; where it `pays` and was cancelled, it may have cost something."""
+    status = "completed" if event.error is None else "cancelled" if event.error.type == "cancelled" else "failed"
+    perhaps = pays and status == "cancelled" and event.usage == Usage()
+    return Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID if perhaps else event.usage, status)
 
 
 def by_step(spent: Iterable[Spent]) -> dict[str | None, list[Spent]]:

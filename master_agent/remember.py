@@ -63,7 +63,8 @@ class Memory:
 class RememberedUses:
     """A tool that came to its end before is not used again; one that began and did not is settled by its effect.
 
-    Settled means: what happened is collected, what did not is done now. Where nobody can tell, `decide` is asked.
+    Settled means: what happened is collected, what did not is done now. Where nobody can tell, `decide` is asked, with
+    what is known of the reason.
     `collected` is told of an output that was looked up, as `hidden` leaves it (without secrets), and where it belongs:
     to the use that was begun. The layer itself is `use`.
     """
@@ -73,7 +74,7 @@ class RememberedUses:
     tools: Mapping[str, Tool]
     context: Callable[[ToolCall], ToolContext]
     blob: Callable[[str], bytes]
-    decide: Callable[[ToolCalled], Awaitable[Unverified]]
+    decide: Callable[[ToolCalled, str], Awaitable[Unverified]]
     collected: Callable[[ToolCall, ToolOutput, Where], None]
     hidden: Callable[[ToolOutput], ToolOutput] = lambda output: output
 
@@ -106,7 +107,7 @@ class RememberedUses:
         """What the use left; None when it shall be done now."""
         tool = self.tools.get(call.tool)
         effects = set(intent.called.effects)
-        where, why = self.context(call), ""
+        where, doubt = self.context(call), ""
         if _files_are_ours(where.workspace, intent.files):
             if effects <= {"read", "write"} or (tool is not None and tool.repeatable and "pay" not in effects):
                 return None
@@ -114,21 +115,22 @@ class RememberedUses:
                 try:
                     return await tool.settle(where, call.values, Begun(intent.remote_id))
                 except MasterAgentError as error:
-                    why = f": {error.message}"  # whoever could have told did not: a person has to decide
-        return await self._decided(call, intent, why)
+                    doubt = f": {error.message}"  # whoever could have told did not: a person has to decide
+        if intent.remote_id:
+            doubt += f" (it was begun there as {intent.remote_id})"
+        return await self._decided(call, intent, doubt)
 
-    async def _decided(self, call: ToolCall, intent: Intent, why: str) -> ToolOutput | None:
-        match await self.decide(intent.called):
+    async def _decided(self, call: ToolCall, intent: Intent, doubt: str) -> ToolOutput | None:
+        match await self.decide(intent.called, doubt):
             case "retry":
                 return None
             case "skip":
                 message = f"it is not known whether {call.tool} had its effect; it was not used again"
                 used = Usage(cost_complete="pay" not in intent.called.effects)
                 return replace(ToolOutput.failed(ToolError(message)), usage=used)  # decided: it waits for nobody
-        there = f" (it was begun there as {intent.remote_id})" if intent.remote_id else ""
         raise StepError(
-            f"{call.tool} was begun and the program died, and nobody can tell whether it had its effect{why}",
-            hint=f"Look{there}, then resume with --retry-unverified to do it again or --skip-unverified to leave it.",
+            f"{call.tool} was begun and the program died, and nobody can tell whether it had its effect{doubt}",
+            hint="Look, then resume with --retry-unverified to do it again or --skip-unverified to leave it.",
             type="effect_unverified",
         )
 

@@ -40,7 +40,7 @@ def main() -> None:
     async def approve(plan: Plan) -> Approved:
         return Approved(plan)
 
-    async def unverified(_called: ToolCalled) -> Unverified:
+    async def unverified(_called: ToolCalled, _doubt: str) -> Unverified:
         return "later"
 
     people = People(approve, unverified, lambda _text: None, (die,))

@@ -14,6 +14,7 @@ from tests.servers import chat
 from tests.servers.chat import error, status
 from tests.servers.images import USAGE, ImageServer, pictures, png
 from tests.servers.replicate import TOKEN, stand_in
+from tests.terminal import AtTerminal
 
 KEY = "sk-right-and-long-enough"
 HERO = {"id": "hero", "tool": "generate_image", "with": {"prompt": "dawn", "aspect_ratio": "16:9"}, "needs": []}
@@ -261,7 +262,7 @@ def test_a_plan_says_of_each_step_what_may_be_paid_for(cli: Cli, tmp_path: Path)
 # Pictures whose making nobody saw the end of
 
 
-@pytest.mark.parametrize("then", ["skip", "retry"])
+@pytest.mark.parametrize("then", ["skip", "retry", "no"])
 def test_a_picture_that_may_have_been_bought_is_left_or_bought_anew_as_a_person_says(cli: Cli, then: str) -> None:
     with ImageServer(pictures(delay=60)) as server:
         flags = ("--image-provider", "openai")
@@ -273,16 +274,26 @@ def test_a_picture_that_may_have_been_bought_is_left_or_bought_anew_as_a_person_
 
         waits = cli("resume", "--json", env=at(server))
         unknown = cli("cost").out
-        decided = cli("resume", f"--{then}-unverified", "--json", env=at(server))
+        if then == "no":
+            terminal = AtTerminal(cli, "resume", columns=200, to=None, **at(server))
+            terminal.answer("may have been done: OpenAI keeps no pictures .*Do it again", "n\n")
+            assert terminal.end()[0] == 1
+            decided = cli("show", "--json")
+        else:
+            decided = cli("resume", f"--{then}-unverified", "--json", env=at(server))
 
-        assert len(server.orders) == (1 if then == "skip" else 2)
+        assert len(server.orders) == (2 if then == "retry" else 1)
     assert (waits.code, waits.json["status"], hero(waits)["error"]["type"]) == (75, "waiting", "effect_unverified")
     assert "OpenAI keeps no pictures that could be looked up" in hero(waits)["error"]["message"]
     assert "t1 generate_image (no answer)" in unknown and unknown.splitlines()[-1].split()[-1] == "unknown"
     if then == "retry":
         assert (decided.code, decided.json["status"], hero(decided)["status"]) == (0, "done", "done")
     else:
-        assert (decided.code, decided.json["status"], hero(decided)["status"]) == (1, "failed", "failed")
+        assert (decided.code, decided.json["status"], hero(decided)["status"]) == (
+            int(then == "skip"),
+            "failed",
+            "failed",
+        )
         assert "it was not used again" in hero(decided)["error"]["message"]
         assert cli("cost").out.splitlines()[-1].split()[-1] == "unknown"  # it may have been bought
         assert decided.json["usage"]["cost_complete"] is False

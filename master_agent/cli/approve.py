@@ -236,16 +236,16 @@ class Asking:
                     return "edit"
             streams.say(f'"{answer}" is no answer: y runs the plan, n leaves it, e opens it in your editor')
 
-    def unverified(self, said: Unverified | None) -> Callable[[ToolCalled], Awaitable[Unverified]]:
+    def unverified(self, said: Unverified | None) -> Callable[[ToolCalled, str], Awaitable[Unverified]]:
         """Who decides about an effect that nobody can look up: what was said before, else the person, else later."""
 
-        async def decide(called: ToolCalled) -> Unverified:
+        async def decide(called: ToolCalled, doubt: str) -> Unverified:
             if said is not None:
                 return said
             if not (self.stdin.isatty() and self.stderr.isatty()):
                 return "later"
             arguments = ", ".join(f"{name}={value!r}" for name, value in called.arguments.items())
-            self.reporter.notice(f"{called.step}: {called.tool}({arguments}) was begun and may have been done.")
+            self.reporter.notice(f"{called.step}: {called.tool}({arguments}) was begun and may have been done{doubt}.")
             match (await self._ask("Do it again? [y]es / [n]o, leave it / [l]ater: ")).strip().lower():
                 case "y" | "yes":
                     return "retry"

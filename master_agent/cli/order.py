@@ -64,6 +64,6 @@ class People:
     """Who is asked and told: about the plan, about effects that nobody can look up, and of choices made."""
 
     approve: Approve
-    unverified: Callable[[ToolCalled], Awaitable[Unverified]]
+    unverified: Callable[[ToolCalled, str], Awaitable[Unverified]]
     say: Callable[[str], None]
     listeners: tuple[Callable[[Event], None], ...] = ()

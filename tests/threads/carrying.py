@@ -180,7 +180,7 @@ async def _finished(dispatcher: Dispatcher, until: Callable[[], bool] | None) ->
     return True
 
 
-async def _nobody_knows(called: ToolCalled) -> Unverified:
+async def _nobody_knows(called: ToolCalled, _doubt: str) -> Unverified:
     raise AssertionError(f"{called.tool} has no effect, so nobody needs to be asked")
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,8 +67,7 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...]:
 def workspace_of(settings: Settings) -> Workspace:
     """The folder that agents work in, without what is the program's own; SettingsError where none of it is theirs."""
     workspace = Workspace(settings.workspace)
-    steers = {config_folder(os.environ): "your config and agents", cache_folder(settings): "the models that run here"}
-    for folder, what in steers.items():
+    for folder, what in _steering(settings).items():
         if workspace.lies_in(folder):
             workspace.close()
             raise SettingsError(
@@ -81,11 +80,23 @@ def workspace_of(settings: Settings) -> Workspace:
     return workspace
 
 
+def _steering(settings: Settings) -> dict[Path, str]:
+    """The folders in which every file is obeyed, each with what it holds; any of them may be a link."""
+    config, cache = config_folder(os.environ), cache_folder(settings)
+    agents, models = "your config and agents", "the models that run here"
+    return {config: agents, config / "agents": agents, cache: models, cache / "models": models}
+
+
 def _own_places(settings: Settings) -> Iterator[Path]:
     """What steers this program and what it keeps, which no agent may touch where the workspace holds it."""
-    yield from (config_folder(os.environ), state_folder(settings), cache_folder(settings))
+    for folder in _steering(settings):
+        yield folder
+        with suppress(OSError), os.scandir(folder) as items:  # settings that lie in a repository, and are linked here
+            yield from [Path(item.path) for item in items if item.is_symlink()]
+    yield state_folder(settings)
+    journal = os.path.realpath(state_folder(settings) / JOURNAL)
     for ending in ("", "-wal", "-shm", "-journal"):  # where the state folder is the workspace itself
-        yield state_folder(settings) / f"{JOURNAL}{ending}"
+        yield Path(f"{journal}{ending}")
     if settings.log_file is not None:
         yield settings.log_file
     for env in (Path(".env"), settings.workspace / ".env"):

@@ -225,3 +225,30 @@ def test_the_journal_and_the_file_that_env_leads_to_are_out_of_reach_wherever_th
     assert [result["error"]["type"] for result in refused] == ["file_refused"] * 5
     assert listed["status"] == "done" and "journal" not in listed["text"] and "dev.txt" not in listed["text"]
     assert (cli.folder / "journal.db").is_file() and (cli.folder / "settings/dev.txt").read_text() == "TITLE=mine\n"
+
+
+def test_what_the_programs_own_folders_link_to_is_out_of_reach_too(cli: Cli) -> None:
+    """As people have it who keep their settings in a repository, and their models on another disk."""
+    for name in ("config.toml", "trusted.json", "agents/mine.md", "models/a.gguf"):
+        cli.file(name, "turns = 5\n" if name == "config.toml" else "x")
+    (cli.folder / "agents/mine.md").write_text("---\ndescription: Mine.\n---\nDo it.\n")
+    before = {path: path.read_bytes() for path in cli.folder.rglob("*.*")}
+    (cli.home / "config" / "agents").mkdir(parents=True)
+    (cli.home / "cache").mkdir()
+    for link, target in {
+        "config/config.toml": "config.toml",
+        "config/trusted.json": "trusted.json",
+        "config/agents/mine.md": "agents/mine.md",
+        "cache/models": "models",
+    }.items():
+        (cli.home / link).symlink_to(cli.folder / target)
+    places = ["config.toml", "trusted.json", "agents/mine.md", "models/a.gguf", "models/new.gguf"]
+    writes = [{"tool": "write_file", "with": {"path": path, "content": "y", "overwrite": True}} for path in places]
+    plan = cli.plan(*({**write, "needs": []} for write in writes))
+
+    ran = cli("run", plan, "--json")
+    within = cli("run", plan, "--workspace", "models")
+
+    assert [result["error"]["type"] for result in ran.json["results"].values()] == ["file_refused"] * len(places)
+    assert {path: path.read_bytes() for path in cli.folder.rglob("*.*")} == before
+    assert within.code == 2 and "is no place for agents" in within.err

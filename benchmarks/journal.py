@@ -43,6 +43,7 @@ class NoJournal(Journal):
 
     def __init__(self) -> None:
         """Nothing is opened."""
+        self.history = []
 
     def note(self, event: Event, _blobs: Mapping[str, bytes] | None = None) -> Event:
         return event

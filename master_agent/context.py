@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from pydantic import JsonValue
@@ -48,6 +49,10 @@ class Boundaries:
 
     mark: str
 
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.mark), re.IGNORECASE)
+
     def wrap(self, text: str, **attributes: str) -> str:
         """The text between marks, with attributes such as its step and agent."""
         named = "".join(f' {name}="{self._without_mark(_attribute(value))}"' for name, value in attributes.items())
@@ -55,7 +60,7 @@ class Boundaries:
 
     def _without_mark(self, text: str) -> str:
         # What takes its place begins and ends with a sign that no mark has: else its rest could make a new one.
-        return re.sub(re.escape(self.mark), "(mark)", text, flags=re.IGNORECASE)
+        return self._marks.sub("(mark)", text)
 
 
 def tell_files(files: Sequence[Attachment], boundaries: Boundaries) -> str:

@@ -69,7 +69,9 @@ async def converse(
     finishing: list[ErrorInfo | None] = []
     said: Turn = turn
     for number in range(options.turn, options.turn + turns):
-        reply = await call(CallRequest(thread, said, replace(options, turn=number)))
+        reply = await call(
+            CallRequest(thread, said, options if number == options.turn else replace(options, turn=number))
+        )
         if reply.status != "requires_action":
             text = _completed(reply)
             _not_in_vain(finishing)

@@ -2,11 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class DoneStep:
+class DoneStep(NamedTuple):
     """A step that a run has done: its key, who did it and when, and the places of its first and last event."""
 
     key: str
@@ -29,7 +28,7 @@ _LIKE = _OF_OTHERS + "AND (d.step = ? OR d.doer = ?) AND d.at < ? ORDER BY d.at 
 
 def keep(connection: sqlite3.Connection, steps: Iterable[DoneStep]) -> None:
     """Adds to the list; part of the caller's transaction."""
-    connection.executemany("INSERT OR REPLACE INTO done_steps VALUES (?, ?, ?, ?, ?, ?, ?)", map(astuple, steps))
+    connection.executemany("INSERT OR REPLACE INTO done_steps VALUES (?, ?, ?, ?, ?, ?, ?)", steps)
 
 
 def forget(connection: sqlite3.Connection, run_id: str) -> None:

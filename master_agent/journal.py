@@ -1,7 +1,6 @@
 """The append-only list of events of a run, in SQLite: the only truth about it. Events go in, and come out again."""
 
 import asyncio
-import queue
 import sqlite3
 import threading
 import time
@@ -91,7 +90,10 @@ class Journal:
         self._begun: dict[str, int] = {}
         self._closed = False
         self._broken: JournalError | None = None
-        self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._entries: list[_Entry] = []
+        self._last = False
+        self._asked = self._wanted = False  # somebody waits for what has gathered: in this turn of the loop, or before
+        self._gathering = threading.Condition()
         self._owner = new_holder()
         self._connection = open_database(database)
         try:
@@ -157,7 +159,9 @@ class Journal:
         """Writes what is left and closes the file; JournalError when something could not be kept."""
         if not self._closed:
             self._closed = True
-            self._entries.put(None)
+            with self._gathering:
+                self._last = True
+                self._gathering.notify()
             self._writer.join()
             with suppress(sqlite3.Error):  # the lease then ends by itself
                 give_back(self._connection, self.run_id, self._owner)
@@ -187,10 +191,26 @@ class Journal:
         body, blobs = without_long_texts(body)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
         self._note_begin(stamped)
-        self._entries.put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe, self._done(stamped)))
+        self._put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe, self._done(stamped)))
         for listener in self._listeners:  # after it is on its way to the disk: a listener may fail
             listener(stamped)
         return stamped
+
+    def _put(self, entry: _Entry) -> None:
+        """Leaves an entry for the writer, who is woken twice for a batch: by its first, and when it is wanted."""
+        with self._gathering:
+            self._entries.append(entry)
+            if len(self._entries) == 1:
+                self._gathering.notify()
+        if entry.safe and not self._asked:
+            self._asked = True
+            entry.safe.get_loop().call_soon(self._want)  # after all that is appended in the same turn of the loop
+
+    def _want(self) -> None:
+        self._asked = False
+        with self._gathering:
+            self._wanted = True
+            self._gathering.notify()
 
     def _note_begin(self, event: Event) -> None:
         if isinstance(event, StepStarted) and event.step:
@@ -272,21 +292,13 @@ class Journal:
                     )
 
     def _gather(self) -> tuple[list[_Entry], bool]:
-        batch: list[_Entry] = []
-        deadline: float | None = None
-        while True:
-            try:
-                wait = LEASE_SECONDS / 3 if deadline is None else max(0.0, deadline - time.monotonic())
-                entry = self._entries.get(timeout=wait)
-            except queue.Empty:
-                return batch, False
-            if entry is None:
-                return batch, True
-            batch.append(entry)
-            if deadline is None:
-                deadline = time.monotonic() + GATHER_SECONDS
-            if entry.safe:
-                deadline = 0.0
+        """What has gathered, and whether it is the last: as soon as it is wanted, or after a while; or nothing."""
+        with self._gathering:
+            self._gathering.wait_for(lambda: self._entries or self._last, LEASE_SECONDS / 3)
+            if self._entries:
+                self._gathering.wait_for(lambda: self._wanted or self._last, GATHER_SECONDS)
+            batch, self._entries, self._wanted = self._entries, [], False
+            return batch, self._last
 
 
 def read(database: Path, run_id: str) -> list[Event]:

@@ -30,6 +30,8 @@ def retried(call: Call, policy: RetryPolicy, sleep: Sleep = asyncio.sleep) -> Ca
 
     async def call_again(request: CallRequest) -> Reply:
         async def attempt(number: int) -> Reply:
+            if number == request.options.attempt:
+                return await call(request)
             return await call(replace(request, options=replace(request.options, attempt=number)))
 
         return await retrying(attempt, policy, sleep=sleep)
@@ -89,9 +91,9 @@ def asked(
         except asyncio.CancelledError:
             failed(CANCELLED)
             raise
-        replied = _replied(who, reply, thread.state, known)
-        cost = {"usage": _used(reply, called.model, thread, prices), "seconds": clock() - began}
-        journal.note(replied.model_copy(update=cost), {file.sha256: file.content for file in reply.files})
+        usage = _used(reply, called.model, thread, prices)
+        replied = _replied(who, reply, thread.state, known, usage, clock() - began)
+        journal.note(replied, {file.sha256: file.content for file in reply.files})
         return reply
 
     return call
@@ -103,7 +105,7 @@ def _numbers(journal: Journal, kind: type[ModelCalled | ToolCalled]) -> Iterator
     return itertools.count(1 + max((int(call[1:]) for call in used if call), default=0))
 
 
-def _replied(who: Where, reply: Reply, state: ThreadState, known: int) -> ModelReplied:
+def _replied(who: Where, reply: Reply, state: ThreadState, known: int, usage: Usage, seconds: float) -> ModelReplied:
     """The reply as an event, with what the thread gained by it."""
     return ModelReplied(
         **who,
@@ -117,6 +119,8 @@ def _replied(who: Where, reply: Reply, state: ThreadState, known: int) -> ModelR
         files=[file.to_data() for file in reply.files],
         lost=list(reply.lost),
         sources=[source.to_data() for source in reply.sources],
+        usage=usage,
+        seconds=seconds,
     )
 
 

@@ -14,9 +14,15 @@ RunStatus = Literal["done", "partial", "failed", "cancelled", "limited", "waitin
 class Contract(BaseModel):
     """A frozen value that crosses a boundary as JSON; readers ignore fields they do not know."""
 
-    # Each model is built when it is first used: a run that starts needs few of them.
+    # Each model is built when it is first used: a run that starts needs few of them. NaN is written as itself, and so
+    # can be seen by those who may not write it.
     model_config = ConfigDict(
-        frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True, defer_build=True
+        frozen=True,
+        extra="ignore",
+        validate_by_name=True,
+        serialize_by_alias=True,
+        defer_build=True,
+        ser_json_inf_nan="constants",
     )
 
 

@@ -69,8 +69,10 @@ def kind(raw: object) -> str:
 
 def canonical(value: object) -> bytes:
     """The value as JSON that is the same wherever the value is."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(value).encode("utf-8", "surrogatepass")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def key_of(parts: Mapping[str, str]) -> str | None:

@@ -367,7 +367,10 @@ def read_dotenv(path: Path) -> dict[str, str | None]:
 
 def _elsewhere(path: Path, other: Path) -> bool:
     """Whether there is such a file, and it is another one."""
-    return path.is_file() and not (other.exists() and path.samefile(other))
+    try:
+        return path.is_file() and not (other.exists() and path.samefile(other))
+    except OSError:  # whoever opens the workspace says what is wrong with it
+        return False
 
 
 def _readable(path: Path) -> Iterator[tuple[str, str]]:

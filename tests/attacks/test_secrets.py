@@ -163,6 +163,21 @@ def test_the_env_of_a_workspace_elsewhere_is_known_and_sets_nothing(cli: Cli, tm
         assert canary.found(outputs, cli.folder, cli.home, there, but=(written, there / ".env")) == []
 
 
+def test_no_env_of_a_workspace_elsewhere_stops_a_run(cli: Cli) -> None:
+    plan = cli.plan({"tool": "list_files"})
+    contents = {"loop": None, "pipe": None, "bytes": b"A_KEY=\xff\xfe\0", "quotes": b"A='\n" * 50_000}
+    for name, content in contents.items():
+        env = cli.file(f"{name}/.env", content or "")
+        if content is None:
+            env.unlink()
+    (cli.folder / "loop/.env").symlink_to(".env")
+    os.mkfifo(cli.folder / "pipe/.env")
+
+    assert {name: cli("run", plan, "--workspace", name).code for name in contents} == dict.fromkeys(contents, 0)
+    unnamed = cli("run", plan, "--workspace", "x" * 300)
+    assert unnamed.code == 2 and "cannot be opened" in unnamed.err
+
+
 @pytest.mark.parametrize(
     ("origin", "address"),
     [

@@ -25,7 +25,7 @@ LAYERS = [
     ["settings"],
     ["reporters"],
     ["master"],
-    ["planner", "dispatcher", "runner", "aggregator", "provenance", "explain"],
+    ["planner", "dispatcher", "runner", "aggregator", "provenance", "explain", "titles"],
     ["exchanges", "layers", "remember", "reuse", "undo", "budget"],
     ["converse", "answers", "hosted", "identity"],
     ["tools"],

@@ -215,6 +215,16 @@ def test_a_yes_out_of_habit_harms_nothing_where_nothing_is_asked(cli: Cli) -> No
     assert cli("demo", "--list", "--yes").code == 0
 
 
+def test_a_run_of_a_plan_without_a_task_is_listed_by_its_steps(cli: Cli, ran: Ran) -> None:
+    steps = [{"id": name, "tool": "list_files", "needs": []} for name in "abcdefg"]
+    assert [cli("run", cli.plan(*steps[:count])).code for count in (1, 7)] == [0, 0]
+
+    many, one, task = cli("runs").out.splitlines()
+
+    assert many.endswith("(plan: a, b, c, d, e and 2 more)") and one.endswith("(plan: a)")
+    assert task.endswith("Make a page")
+
+
 def test_the_list_of_runs_says_how_many_it_leaves_out(cli: Cli, ran: Ran) -> None:
     cli("undo", ran.json["run_id"])
 

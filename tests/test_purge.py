@@ -104,7 +104,7 @@ def test_what_lies_at_services_is_named_and_where_it_cannot_be_removed_it_is_sai
     assert ran.code == 3  # there is no key
     assert "conversation conv_1 (run r1): stays there: there is no OPENAI_API_KEY to ask with" in ran.err
     assert "prediction p1 (run r1): stays there: Replicate deletes no prediction by its API" in ran.err
-    assert "By hand: curl -X DELETE https://api.openai.com/v1/conversations/ID" in ran.err
+    assert "By hand:\n  curl -X DELETE https://api.openai.com/v1/conversations/ID -H" in ran.err
     assert rows(cli, "SELECT count(*) FROM blobs") == [(0,)]
 
 
@@ -137,7 +137,7 @@ def at(server: ResponsesServer | AssistantsServer, wire: str, *more: str) -> tup
 
 
 def test_a_purged_run_takes_its_conversation_with_it_and_a_refused_key_is_told(cli: Cli) -> None:
-    with ResponsesServer([reply("Hello."), reply("Hello.")], key="sk-right") as server:
+    with ResponsesServer([reply("Hello.")] * 3, key="sk-right") as server:
         server.keeping.containers.add("cntr_1")
         flags = at(server, "responses", "--thread-store", "conversation")
         first, second = (cli("run", cli.plan(PLAN), *flags, "--json", env=KEY).json["run_id"] for _ in range(2))
@@ -149,6 +149,11 @@ def test_a_purged_run_takes_its_conversation_with_it_and_a_refused_key_is_told(c
         assert [one["kind"] for one in ran.json["removed"]] == ["response", "conversation"]
         assert (len(server.conversations), len(server.kept), server.keeping.orphans) == (1, 1, [])
 
+        by_hand = cli("purge", second, "--yes", "--local-only", env=KEY).err.partition("By hand:")[2].split()
+        assert [word for word in by_hand if "http" in word] == [
+            f"{server.base_url}/{kind}/ID" for kind in ("responses", "conversations")
+        ]
+        second = cli("run", cli.plan(PLAN), *flags, "--json", env=KEY).json["run_id"]
         asked = len(server.requests)
         refused = cli("clean", "--older-than", "0h", "--yes", "--json", env={"OPENAI_API_KEY": "sk-wrong"})
 

@@ -25,6 +25,7 @@ from master_agent.reporters.text import counted, one_line, visible
 from master_agent.results import RunStatus
 from master_agent.settings import Settings, load, state_folder
 from master_agent.state import State, fold
+from master_agent.titles import titles
 from master_agent.values import suggestion
 
 RunName = Annotated[
@@ -50,7 +51,7 @@ Examples:
   master-agent resume
   master-agent resume 1ng0 --timeout 600
 """
-_RUNS_HELP = """Lists the runs, the newest first: id, how it ended, when it began, its task.
+_RUNS_HELP = """Lists the runs, the newest first: id, how it ended, when it began, its task or the steps of its plan.
 
 \b
 Examples:
@@ -197,7 +198,8 @@ def runs(
 ) -> int:
     if status is not None and status not in STATUSES:
         raise UsageError(f'no run ends "{status}"{suggestion(status, STATUSES)}')
-    records = list_runs(state_folder(session.settings_of(options)) / "journal.db")
+    database = state_folder(session.settings_of(options)) / "journal.db"
+    records = list_runs(database)
     found = [record for record in records if status is None or _status(record) == status]
     chosen = found[:most]
     undone = {record.run_id: undone_by(records, record.run_id) for record in chosen}
@@ -207,9 +209,10 @@ def runs(
         return exit_codes.DONE
     if not found:
         streams.say("no runs" + (f" that ended {status}" if status else " yet"))
+    called = titles(database, chosen)
     for record in chosen:
         began = record.began[:19].replace("T", " ")
-        told = [one_line(visible(record.task or ""), 70)]
+        told = [one_line(visible(called[record.run_id]), 70)]
         told += [f"({_HOW[record.origin]} {record.parent})"] if record.origin in _HOW else []
         told += [f"(undone by {undone[record.run_id]})"] if undone[record.run_id] else []
         streams.write(

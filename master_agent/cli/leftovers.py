@@ -1,6 +1,7 @@
 """From what a run has left at services to what became of each: deleted there, gone before, or left with the reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from master_agent.cli.history import settings_of_then
@@ -8,6 +9,7 @@ from master_agent.cli.options import Options
 from master_agent.errors import SettingsError
 from master_agent.events import Event, RunStarted
 from master_agent.purge import Remote
+from master_agent.secrets import open_part
 from master_agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ OF_REPLICATE = (
     "Replicate deletes no prediction by its API; what went in and came out of it is gone there after an hour, "
     "the rest can be deleted at https://replicate.com/p/{id}"
 )
-BY_HAND = 'By hand: curl -X DELETE {address}{path}/ID -H "Authorization: Bearer $OPENAI_API_KEY"'
+BY_HAND = 'curl -X DELETE {address}{path}/ID -H "Authorization: Bearer $OPENAI_API_KEY"'
 
 
 def delete(
@@ -40,23 +42,33 @@ def delete(
     return [*removal.run(others, server, still_ours), *stay]
 
 
-def by_hand(kind: str) -> str:
-    """How a person removes such a thing at OpenAI."""
-    from master_agent.openai_server import OPENAI
+def by_hand(options: Options, left: Iterable[tuple[Sequence[Event], str]]) -> list[str]:
+    """How a person removes things of these kinds, each kind once for each server where runs of theirs have left one."""
+    from master_agent.openai_server import Server
     from master_agent.threads.removal import PATHS
 
-    return BY_HAND.format(address=OPENAI, path=PATHS[kind])
+    places: dict[tuple[str, str], None] = {}
+    for history, kind in left:
+        with suppress(SettingsError):  # then nobody can say where it is
+            settings = _settings(options, history)
+            address = open_part(Server(settings.openai_base_url if settings else None).address)
+            places[(address.rstrip("/"), PATHS[kind])] = None
+    return [BY_HAND.format(address=address, path=path) for address, path in places]
 
 
 def _reach(options: Options, history: Sequence[Event]) -> tuple[str | None, Settings | None]:
     """The settings to reach the service with, or why it cannot be reached."""
-    began = next((event for event in history if isinstance(event, RunStarted)), None)
-    if began is None:
-        return "the run never began", None
     try:
-        settings = settings_of_then(options, began)
+        settings = _settings(options, history)
     except SettingsError as error:
         return error.message, None
+    if settings is None:
+        return "the run never began", None
     if settings.openai_api_key is None and not settings.own_server:
         return "there is no OPENAI_API_KEY to ask with", None
     return None, settings
+
+
+def _settings(options: Options, history: Sequence[Event]) -> Settings | None:
+    began = next((event for event in history if isinstance(event, RunStarted)), None)
+    return None if began is None else settings_of_then(options, began)

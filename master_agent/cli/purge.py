@@ -17,8 +17,9 @@ from master_agent.events import Event
 from master_agent.journal import read
 from master_agent.purge import Remote, remotes
 from master_agent.purge import purge as take_out
-from master_agent.reporters.text import counted, one_line
+from master_agent.reporters.text import counted, one_line, visible
 from master_agent.settings import state_folder
+from master_agent.titles import titles
 
 if TYPE_CHECKING:
     from master_agent.threads.removal import Gone
@@ -95,8 +96,10 @@ def _purge(
     histories = {run.run_id: read(database, run.run_id) for run in runs}
     things = {run_id: remotes(history) for run_id, history in histories.items()}
     if not options.json:
+        called = titles(database, runs)
         for run in runs:
-            streams.write(f"{run.run_id}  {run.began[:19].replace('T', ' ')}  {one_line(run.task or '', 70)}")
+            title = one_line(visible(called[run.run_id]), 70)
+            streams.write(f"{run.run_id}  {run.began[:19].replace('T', ' ')}  {title}".rstrip())
     removes = bool(runs) and not dry_run
     if removes and not yes:
         if not streams.interactive():
@@ -116,6 +119,8 @@ def _purge(
         _print(list(histories), ended, removed=removes)
     else:
         _tell(len(runs), ended, removed=removes)
+        if removes:
+            _tell_by_hand(options, histories, ended)
     failed = removes and not local and any(map(_failed, (one for gone in ended.values() for one in gone)))
     return exit_codes.PARTIAL if failed else exit_codes.DONE
 
@@ -165,5 +170,13 @@ def _tell(count: int, ended: Mapping[str, "Sequence[Gone]"], *, removed: bool) -
     for run_id, one in every:
         how = f": {_SAID[one.how]}" if removed else ""
         streams.say(f"  {one.kind} {one.id} (run {run_id}){how}{f': {one.why}' if one.why else ''}")
-    if removed and (left := next((one for _, one in every if _failed(one)), None)):
-        streams.say(leftovers.by_hand(left.kind))
+
+
+def _tell_by_hand(
+    options: Options, histories: Mapping[str, Sequence[Event]], ended: Mapping[str, "Sequence[Gone]"]
+) -> None:
+    left = [(histories[run_id], one.kind) for run_id, gone in ended.items() for one in gone if _failed(one)]
+    if left:
+        streams.say("By hand:")
+    for command in leftovers.by_hand(options, left) if left else ():
+        streams.say(f"  {command}")

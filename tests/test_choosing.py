@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -317,11 +318,9 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
         doctor = cli("doctor", "--model", "openai:gpt-5", "--planner-model", "ollama:o:1b", env=environ)
         wrong = cli("doctor", "--model", "openai:gpt-5", "--planner-model", "ollama:o:7b", env=environ)
     told = " ".join(doctor.out.split())
-    assert (doctor.code, "agents: gpt-5, planner: ollama:o:1b" in told, "it offers gpt-5, o:1b" in told) == (
-        0,
-        True,
-        True,
-    )
+    assert doctor.code == 0
+    for model, server, offered in (("agents: gpt-5", own, "gpt-5"), ("planner: ollama:o:1b", near, "o:1b")):
+        assert re.search(rf"{model}.*, at {server.base_url}; answered in \d+ ms; it offers {offered} ", told), told
     assert "wire chat, which all providers of this run speak" in told
     assert (wrong.code, "does not offer ollama:o:7b" in " ".join(wrong.out.split())) == (4, True)
     assert [body["model"] for body in own.bodies] == ["gpt-5"]
@@ -331,6 +330,26 @@ def test_a_run_asks_several_providers_each_with_its_own_key_and_tells_them_apart
     assert (step["name"], step["usage"]["cost_usd"]) == ("ollama:o:1b", 0.0)
     said = [value for request in near.requests for value in request.headers.values()]
     assert not any(key in value for value in said for key in (*KEYS.values(), "sk-own-key-1234"))
+
+
+def test_doctor_says_of_every_model_that_is_asked_for_whether_it_can_be_had(cli: Cli) -> None:
+    for name, model in (("near", "ollama:o:1b"), ("gone", "ollama:o:7b"), ("keyless", "groq:x"), ("file", "local:x")):
+        text = f"---\nname: {name}\ndescription: x\nmodel: {model}\n---\nYou write."
+        (cli.home / "config" / "agents").mkdir(parents=True, exist_ok=True)
+        (cli.home / "config" / "agents" / f"{name}.md").write_text(text)
+    with LocalStandIn(ollama("o:1b")) as near, LocalStandIn(vllm("v")) as other:
+        at = {"MASTER_AGENT_LOCAL_SERVER": f"{near.origin},{other.origin}"}
+        well = cli("doctor", "--json", "--model", "v", env=at)
+        wrong = cli("doctor", "--json", "--model", "v", "--planner-model", "w", env=at)
+    found = {one["name"]: (one["status"], one["message"]) for one in well.json["findings"]}
+    assert (well.code, wrong.code) == (0, 4)
+    assert found["model"][0] == "found" and f"agents: v, planner: v, at {other.base_url}" in found["model"][1]
+    assert found["agent near"][0] == "found" and f"ollama:o:1b, at {near.base_url}" in found["agent near"][1]
+    assert (found["agent gone"][0], "does not offer ollama:o:7b" in found["agent gone"][1]) == ("wrong", True)
+    assert found["agent keyless"] == ("missing", "Groq was asked for, and there is no GROQ_API_KEY")
+    assert (found["agent file"][0], 'no model "x"' in found["agent file"][1]) == ("wrong", True)
+    told = [one["message"] for one in wrong.json["findings"] if one["name"] == "model"]
+    assert told[0] == f"{other.base_url} answers, but does not offer w; it offers v" and "agents: v" in told[1]
 
 
 def test_an_agent_asks_the_local_server_that_offers_its_model(cli: Cli) -> None:

@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import indent
@@ -21,6 +22,8 @@ from master_agent.errors import MasterAgentError
 from master_agent.openai_server import Server
 from master_agent.providers import PROVIDERS
 from master_agent.settings import PREFIX, Settings, config_folder, read_dotenv, state_folder, table
+from master_agent.threads import Wire
+from master_agent.threads.chat import Chat
 from master_agent.threads.routed import Routed
 from master_agent.values import nearest
 
@@ -70,7 +73,7 @@ def doctor(options: Options) -> int:
             streams.write(f"{_MARKS[finding.status]:<8} {finding.name}: {finding.message}", hang=9)
             if finding.hint and finding.status != "found":
                 streams.write(indent(finding.hint, " " * 9), hang=0)
-    ready = any(finding.name == "model" and finding.status == "found" for finding in findings)
+    ready = {finding.status for finding in findings if finding.name == "model"} == {"found"}
     return exit_codes.DONE if ready else exit_codes.NO_MODEL
 
 
@@ -171,37 +174,94 @@ def _engine(settings: Settings) -> Finding:
 
 async def _model(settings: Settings) -> list[Finding]:
     """Who is asked and why, and whether each model that is asked is offered."""
-    chosen = await models.choose(settings)
+    own = _own_models(settings)
+    chosen = await models.choose(settings, own=own.values())
     try:
         if settings.script is not None:
             wire = Finding("wire", "note", f"{chosen.why}; no model is asked")
             return [wire, Finding("model", "found", f"the script {settings.script}")]
         who = [Finding("provider", "note", chosen.provider)] if chosen.provider else []
-        try:
-            found = await _offered(chosen)
-        except MasterAgentError as error:  # who is asked is worth knowing all the more
-            found = Finding("model", "wrong", error.message, error.hint)
-        return [*who, Finding("wire", "note", chosen.why), found]
+        return [*who, Finding("wire", "note", chosen.why), *await _all_offered(settings, chosen, own)]
     finally:
         await chosen.wire.close()
 
 
-async def _offered(chosen: Models) -> Finding:
+def _own_models(settings: Settings) -> dict[str, str]:
+    """The models that agents name themselves, by what is said of the agent."""
+    with suppress(MasterAgentError):  # of which the team's own finding tells
+        return {f"agent {agent.name}": agent.model for agent in session.team(settings).agents.values() if agent.model}
+    return {}
+
+
+async def _all_offered(settings: Settings, chosen: Models, own: dict[str, str]) -> list[Finding]:
+    """What each server that is asked says of the models it is asked for: those of all agents, the planner's, their own.
+
+    An agent's own model that cannot be had is the agent's finding; the others go on without it.
+    """
     import master_agent.sdk  # noqa: F401 - so that the server's time is the server's alone
 
-    took, offered = 0.0, list[str]()
-    for wanted in dict.fromkeys((chosen.agents, chosen.planner)):
-        wire, name = await chosen.wire.at(wanted) if isinstance(chosen.wire, Routed) else (chosen.wire, wanted)
-        began = time.monotonic()
-        there = await wire.models()
-        took += time.monotonic() - began
-        offered += [one for one in there if one not in offered]
-        if name and there and not any(_is(one, name) for one in there):
-            message = f"the server answers, but does not offer {wanted}; it offers {', '.join(there[:12])}"
-            return Finding("model", "wrong", message, "Choose one: --model NAME --planner-model NAME")
-    names = f"; it offers {', '.join(sorted(offered)[:12])}" + (" and more" if len(offered) > 12 else "")
-    said = f"agents: {chosen.agents}, planner: {chosen.planner}; answered in {took * 1000:.0f} ms{names}"
-    return Finding("model", "found", said)
+    findings: list[Finding] = []
+    asked: dict[int, tuple[Wire, list[_Asked]]] = {}
+    for role, model in {"agents": chosen.agents, "planner": chosen.planner, **own}.items():
+        try:
+            if role in own and local.is_local(model):
+                findings.append(Finding(role, "found", f"{model} is {local.found(settings, str(model)).path}"))
+                continue  # which is not loaded for this
+            wire, name = await chosen.wire.at(model) if isinstance(chosen.wire, Routed) else (chosen.wire, model)
+        except MasterAgentError as error:
+            findings.append(_failed(role, error))
+            continue
+        asked.setdefault(id(wire), (wire, []))[1].append(_Asked(role, model, name))
+    for wire, wanted in asked.values():
+        try:
+            findings += await _offered(wire, wanted, at_its_address=len(asked) > 1)
+        except MasterAgentError as error:  # who is asked is worth knowing all the more
+            findings += [_failed(one.role, error) for one in wanted if one is wanted[0] or one.role in own]
+    return findings
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Who asks for which model, and what its server calls it."""
+
+    role: str
+    model: str | None
+    name: str | None
+
+
+def _failed(role: str, error: MasterAgentError) -> Finding:
+    status: Status = "missing" if error.type == "no_model" else "wrong"
+    return Finding(_subject(role), status, error.message, error.hint)
+
+
+def _subject(role: str) -> str:
+    return "model" if role in ("agents", "planner") else role
+
+
+async def _offered(wire: Wire, asked: list[_Asked], *, at_its_address: bool) -> list[Finding]:
+    """Which of the models a server offers."""
+    began = time.monotonic()
+    there = await wire.models()
+    took = time.monotonic() - began
+    who = wire.server.shown if isinstance(wire, Chat) else "the server"
+    names = f"; it offers {', '.join(sorted(there)[:12])}" + (" and more" if len(there) > 12 else "")
+    found = [one for one in asked if not one.name or not there or any(_is(model, one.name) for model in there)]
+    findings = [
+        Finding(
+            _subject(one.role), "wrong", f"{who} answers, but does not offer {one.model}{names}", _choosing(one.role)
+        )
+        for one in asked
+        if one not in found
+    ]
+    at = (f", at {who}" if at_its_address else "") + f"; answered in {took * 1000:.0f} ms{names}"
+    if any(_subject(one.role) == "model" for one in found):
+        said = ", ".join(f"{one.role}: {one.model}" for one in found)
+        return [*dict.fromkeys(findings), Finding("model", "found", said + at)]
+    return [*dict.fromkeys(findings), *(Finding(one.role, "found", f"{one.model}{at}") for one in found)]
+
+
+def _choosing(role: str) -> str:
+    return "Choose one: --model NAME --planner-model NAME" if _subject(role) == "model" else "Name one in its file."
 
 
 def _is(offered: str, wanted: str) -> bool:

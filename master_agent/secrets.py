@@ -87,7 +87,8 @@ def in_address(text: str) -> Iterator[str]:
         scheme, _, rest = address.partition("//")
         before, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
         user, _, password = before.partition(":")
-        if password and password.lower() not in address.replace(f":{password}{at}", at).lower():  # postgres:postgres@
+        again = password.lower() in address.replace(f":{password}{at}", at).lower()
+        if password and not (again and re.fullmatch("[a-z]{1,12}", password)):  # postgres:postgres@ is none
             yield from (password, unquote(password))
         if any(drawn(user)) or (not password and scheme.startswith("http") and len(user) >= SHORTEST_NAMED):
             yield from (user, unquote(user))
@@ -130,7 +131,7 @@ class Secrets:
 
     def __init__(self, known: Collection[str] = ()) -> None:
         values = sorted({value for value in known if len(value) >= SHORTEST}, key=len, reverse=True)
-        self._known = [value.encode() for value in values]
+        self._known = [_bytes(value) for value in values]
         forms = (form for value in values for form in dict.fromkeys((value, *_coded(value))))
         self._forms = [(form, form.translate(_GAPS)) for form in forms]
 
@@ -169,7 +170,8 @@ class Secrets:
         if not self._forms:
             return []
         dense = re.sub(r"\\[nrt]", "", text).translate(_GAPS) if "\\" in text else text.translate(_GAPS)
-        return [form for form, packed in self._forms if packed in dense or (form != packed and form in text)]
+        there = [one for one in self._forms if one[1] in dense or (one[0] != one[1] and one[0] in text)]
+        return [packed if len(packed) >= SHORTEST else form for form, packed in there]
 
 
 @cache
@@ -183,11 +185,14 @@ def _pattern(forms: list[str]) -> re.Pattern[str]:
 
 def _coded(value: str) -> list[str]:
     """What Base64 makes of the value wherever it begins, without what its neighbours decide; hex; percent signs."""
-    found = []
+    found, content = [], _bytes(value)
     for shift in range(3):
-        coded = base64.b64encode(b"\0" * shift + value.encode()).decode().rstrip("=")
+        coded = base64.b64encode(b"\0" * shift + content).decode().rstrip("=")
         start = -(-shift * 8 // 6)
-        end = (shift + len(value.encode())) * 8 // 6
+        end = (shift + len(content)) * 8 // 6
         found += [coded[start:end], coded[start:end].translate(str.maketrans("+/", "-_"))]
-    plain = value.encode().hex()
-    return [*found, plain, plain.upper(), quote(value, safe="")]
+    return [*found, content.hex(), content.hex().upper(), quote(content, safe="")]
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode(errors="surrogateescape")  # the environment may hold what is no UTF-8

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from master_agent.cli.keys import secrets_of
-from master_agent.secrets import in_variable
+from master_agent.secrets import Secrets, in_variable
 from master_agent.settings import Settings
 from tests.attacks.canary import Canary
 from tests.conftest import Cli, calls, says
@@ -163,7 +163,7 @@ def test_the_env_of_a_workspace_elsewhere_is_known_and_sets_nothing(cli: Cli, tm
         assert canary.found(outputs, cli.folder, cli.home, there, but=(written, there / ".env")) == []
 
 
-def test_no_env_of_a_workspace_elsewhere_stops_a_run(cli: Cli) -> None:
+def test_no_odd_env_and_no_odd_variable_stops_a_run(cli: Cli) -> None:
     plan = cli.plan({"tool": "list_files"})
     contents = {"loop": None, "pipe": None, "bytes": b"A_KEY=\xff\xfe\0", "quotes": b"A='\n" * 50_000}
     for name, content in contents.items():
@@ -174,6 +174,7 @@ def test_no_env_of_a_workspace_elsewhere_stops_a_run(cli: Cli) -> None:
     os.mkfifo(cli.folder / "pipe/.env")
 
     assert {name: cli("run", plan, "--workspace", name).code for name in contents} == dict.fromkeys(contents, 0)
+    assert cli("run", plan, env={"ODD_TOKEN": "\udcff\udcfe-no-text-at-all"}).code == 0
     unnamed = cli("run", plan, "--workspace", "x" * 300)
     assert unnamed.code == 2 and "cannot be opened" in unnamed.err
 
@@ -261,6 +262,15 @@ def test_a_flag_with_a_key_is_not_kept_with_the_run(cli: Cli) -> None:
     assert proxied.events[0]["flags"] == {"local_server": ["127.0.0.1:9"]}
     for canary in (KEY, TOKEN, OTHER):
         assert canary.found({"out": ran.out + ran.err, "proxied": proxied.out}, cli.home) == []
+
+
+def test_a_key_of_several_words_or_with_space_around_it_is_found_however_it_is_broken() -> None:
+    secrets = Secrets(["correct horse battery staple", "canary-Fq7ZpT2mWx4L \n", 'a", "b, "c', '", ", ", ", ", "'])
+
+    listed = json.dumps(["correct", "horse", "battery", "staple"])
+    for text in ("correct\nhorse battery\n  staple", listed, "canary-Fq7ZpT2mWx4L"):
+        assert secrets.hide(f"<{text}>") in ("<(secret)>", '<["(secret)"]>'), text
+    assert secrets.hide('a", "b, "c') == "(secret)" and secrets.hide("plain, words") == "plain, words"
 
 
 def test_no_env_of_a_stranger_keeps_a_run_busy() -> None:

@@ -159,7 +159,7 @@ def pictures_reserved(use: Use, budget: Budget, price: Decimal | None, *, allow_
         def want(left: Left) -> Amount | LimitError:
             if left.cost is None or left.cost >= amount.cost:
                 return amount
-            rest = f"${max(left.cost, Decimal(0)):,.4f} of the run's ${budget.limits.cost:,g} are left"
+            rest = f"${max(left.cost, Decimal(0)):,.4f} of the run's {_whole(budget.limits.cost)} are left"
             return _reached(f"the next pictures cost ${amount.cost:,.4f}, and {rest}", "--max-cost")
 
         async with budget.hold(want) as held:
@@ -205,7 +205,7 @@ class _Bid:
         if left.cost is not None:
             self.output = min(self.output, self._affordable(left.cost))
             if self.output < least:
-                rest = f"${max(left.cost, Decimal(0)):,.4f} of the run's ${budget.limits.cost:,g} are left"
+                rest = f"${max(left.cost, Decimal(0)):,.4f} of the run's {_whole(budget.limits.cost)} are left"
                 cost = self.amount(self.read, least).cost
                 return _reached(f"the next request may cost ${cost:,.4f}, and {rest}", "--max-cost")
         return self.amount(self.read, self.output)
@@ -229,6 +229,11 @@ class _Bid:
         if full <= dollars:
             return self._full
         return int((dollars - nothing) * self._full / (full - nothing)) if full > nothing else 0
+
+
+def _whole(dollars: float | None) -> str:
+    """The sum as a person said it: $0.05, $1,000."""
+    return f"${Decimal(f'{dollars or 0:.12g}'):,f}"
 
 
 def _reached(message: str, flag: str) -> LimitError:

@@ -154,7 +154,8 @@ def find_run(path: Path, prefix: str | None) -> RunRecord:
         what = f'no run "{prefix}"' if prefix is not None else "no runs yet"
         raise JournalError(what, hint="master-agent runs lists them." if runs else None)
     raise JournalError(
-        f'{len(found)} runs begin with "{prefix}": {", ".join(run.run_id for run in found[:5])}',
+        f'{len(found)} runs begin with "{prefix}": {", ".join(run.run_id for run in found[:5])}'
+        + (", …" if len(found) > 5 else ""),
         hint="Give more of the id.",
     )
 

@@ -340,6 +340,8 @@ def test_money_ends_a_run_before_it_is_overspent(cli: Cli) -> None:
 
         assert (ran.code, ran.json["error"]["type"], server.count) == (5, "limit", 2), ran.out
         assert "--max-cost" in ran.json["error"]["hint"]
+        ran = cli("run", cli.plan(*wide(1)), *flags[:-1], "--max-cost=0.0000001", "--json")
+        assert "of the run's $0.0000001 are left" in ran.json["error"]["message"]
 
 
 @pytest.mark.parametrize("where", ["model", "planner"])

@@ -87,6 +87,9 @@ def test_a_second_undo_finds_nothing_to_do(cli: Cli) -> None:
     shown = cli("show")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "removed a.txt") and f"undo of {run_id}" in shown.err
 
+    undo = cli("runs", "--json").json["runs"][0]["run_id"]
+    assert f"{run_id}: undone by {undo}" in cli("show", run_id).err
+
     ran = cli("undo", run_id)
 
     assert (ran.code, ran.out) == (0, "")

@@ -238,6 +238,8 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
         return exit_codes.DONE
     if record.parent and not options.json:
         streams.say(f"{record.run_id}: {record.origin} of {record.parent}")
+    if not options.json and (undo := undone_by(list_runs(database), record.run_id)):
+        streams.say(f"{record.run_id}: undone by {undo}")
     if record.origin == "undo" and not options.json:
         for change in changes_of(history):
             streams.write(f"{'removed' if change.removed else 'restored'} {change.file.path}")

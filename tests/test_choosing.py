@@ -437,7 +437,7 @@ def test_models_lists_what_each_provider_offers_as_it_is_named(cli: Cli) -> None
         wrong = cli("models", "--json", env={**environ, "OPENAI_API_KEY": "sk-wrong-0123456789"}).json
     lines = listed.out.splitlines()
     assert listed.code == 0, listed.err
-    assert lines[0] == f"a server of your own: by OPENAI_BASE_URL (environment); at {own.base_url}: 2 models"
+    assert lines[0] == f"a server of your own: by OPENAI_BASE_URL (environment); at {own.base_url}; 2 models"
     assert [line.split()[0] for line in lines[1:3]] == ["m1", "m2"]
     assert lines[3].startswith(f"Ollama 0.12.6: it answers at {near.origin}") and "streams with tools" in listed.out
     assert "ollama:o:1b" in listed.out and "loaded, 4,096 tokens, 3.4 GB, tools" in listed.out

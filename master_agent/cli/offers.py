@@ -139,10 +139,10 @@ def _listed(able: Capabilities) -> dict[str, Any]:
 
 def _print(offer: Offer) -> None:
     count = f"{len(offer.models)} model{'' if len(offer.models) == 1 else 's'}"
-    lacks = "; no " + ", ".join(gaps) if (gaps := list(_gaps(offer.reached.provider.capabilities))) else ""
+    lacks = "; it lacks " + ", ".join(gaps) if (gaps := list(_gaps(offer.reached.provider.capabilities))) else ""
     at = "" if offer.reached.provider.kind == "local" else f"; at {offer.reached.server.shown}"
     told = offer.reached.told + at
-    streams.write(visible(f"{told}: {offer.error or count + lacks}"), hang=2)
+    streams.write(visible(f"{told}: {offer.error}" if offer.error else f"{told}; {count}{lacks}"), hang=2)
     width = max((len(offer.name(model)) for model in offer.models), default=0)
     for model in sorted(offer.models, key=lambda model: not model.loaded):
         streams.write(visible(f"  {offer.name(model):<{width}}  {', '.join(_words(model))}".rstrip()), hang=4)

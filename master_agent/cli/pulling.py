@@ -204,7 +204,8 @@ def shelf_data(settings: Settings, here: Sequence[ModelFile]) -> dict[str, Any]:
     """What runs `here` and what could, as data."""
     best = suggested(total())
     more = [{"name": known.name, "bytes": known.bytes, "suggested": known is best} for known in KNOWN]
-    parts = [{"name": name, "bytes": size} for name, size in local.shelf(settings).unfinished()]
+    unfinished = local.shelf(settings).unfinished()
+    parts = [{"name": one.name, "bytes": one.there, "of_bytes": one.bytes, "asked": one.asked} for one in unfinished]
     models = [described(model) for model in here]
     return {"embedded": {"installed": installed(), "models": models, "unfinished": parts, "downloadable": more}}
 
@@ -216,8 +217,10 @@ def show_shelf(settings: Settings, here: Sequence[ModelFile]) -> None:
     streams.write(f"{engine}: {counted(len(here), 'model')} in {local.shelf(settings).folder}", hang=2)
     for model in here:
         streams.write(f"  {local.DOWNLOADED}{model.name}  {in_words(model)}", hang=4)
-    for name, size in local.shelf(settings).unfinished():
-        streams.write(f"  {name}: {gigabytes(size)} of a download that broke off; models pull goes on with it", hang=4)
+    for one in local.shelf(settings).unfinished():
+        there = f"{gigabytes(one.there)} of {gigabytes(one.bytes)}" if one.bytes else gigabytes(one.there)
+        on = f"go on: master-agent models pull {one.asked}" if one.asked else "the same command goes on with it"
+        streams.write(f"  {one.name}: {there} of a download that broke off; {on}", hang=4)
     for known in KNOWN:
         if known.name not in (model.name for model in here):
             note = "; suits this machine" if known is best else ""

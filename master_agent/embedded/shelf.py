@@ -1,5 +1,6 @@
 """The models in the user's cache folder: what is there, by which name, and what of it is to be taken away."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,16 @@ from master_agent.gguf import ModelFile, read_gguf
 from master_agent.values import suggestion
 
 PART = ".part"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a download that broke off has left: so many bytes are there, of how many, and what it was asked for by."""
+
+    name: str
+    there: int
+    bytes: int | None
+    asked: str | None
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,11 @@ class Shelf:
         """The models that are there whole."""
         return sorted(path.stem for path in self.folder.glob("*.gguf") if path.is_file())
 
-    def unfinished(self) -> list[tuple[str, int]]:
-        """What downloads that broke off have left: names, and the bytes that are there."""
-        parts = [(path, path.stat().st_size) for path in self.folder.glob(f"*.gguf{PART}")]
-        return sorted((path.name.removesuffix(f".gguf{PART}"), size) for path, size in parts if size)
+    def unfinished(self) -> list[Unfinished]:
+        """What downloads that broke off have left."""
+        parts = sorted(self.folder.glob(f"*.gguf{PART}"))
+        left = [(path.name.removesuffix(f".gguf{PART}"), path.stat().st_size, *_noted(path)) for path in parts]
+        return [one for one in (Unfinished(*each) for each in left) if one.there]
 
     def find(self, name: str) -> ModelFile:
         """The model of that name; SettingsError where there is none."""
@@ -55,3 +67,12 @@ class Shelf:
         if not files:
             self.find(name)
         return files
+
+
+def _noted(part: Path) -> tuple[int | None, str | None]:
+    """What the download has noted of the whole file, and how it was asked for."""
+    try:
+        noted = json.loads(part.with_name(f"{part.name}.json").read_text(encoding="utf-8"))
+        return int(noted["bytes"]), str(noted["asked"]) or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None

@@ -50,12 +50,16 @@ def suggested(memory: int) -> Known:
 
 @dataclass(frozen=True)
 class Source:
-    """A file at the hub: its address, the name it gets on the shelf, its size, and its sha256 where that is known."""
+    """A file at the hub: its address, the name it gets on the shelf, its size, and its sha256 where that is known.
+
+    `asked` is what it was asked for by; empty where that may hold more than a name, as an address with a query may.
+    """
 
     name: str
     url: str
     bytes: int
     sha256: str
+    asked: str = ""
 
 
 class Hub:
@@ -87,7 +91,7 @@ class Hub:
             raise SettingsError(f"{name}: the hub has the file with the sha256 {told}, not {sha256}")
         if size is None or not 0 < size <= LARGEST:
             raise failed(f"{name}: its server does not say how large the file is")
-        return Source(short, url, size, expected)
+        return Source(short, url, size, expected, "" if re.search(r"[?@#]", name) else name)
 
     async def _address_of(self, name: str) -> tuple[str, str]:
         if name.startswith(("http://", "https://")):

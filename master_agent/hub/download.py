@@ -95,7 +95,9 @@ class _Part:
     def keep(self, etag: str) -> None:
         """Notes which version comes; a weak mark says nothing of its bytes."""
         strong = etag if etag.startswith('"') else None
-        self._note.write_text(json.dumps({"sha256": self._of.sha256, "etag": strong}), encoding="utf-8")
+        of = self._of
+        noted = {"sha256": of.sha256, "etag": strong, "asked": of.asked, "bytes": of.bytes}
+        self._note.write_text(json.dumps(noted), encoding="utf-8")
 
     def add(self, piece: bytes) -> None:
         self._file.write(piece)

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import os
 import resource
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +113,54 @@ def test_a_thousand_ready_steps_keep_to_two_hundred_connections_and_few_file_han
     assert server.count == 1000
     assert server.most_open <= 200
     assert server.connections < 300  # most are used again
+
+
+# Programs
+
+
+@pytest.fixture
+def tried() -> Iterator[tuple[Path, dict[str, str]]]:
+    """Where it shows that a sandbox was tried, and the variables with which it does; for a program of another user."""
+    with tempfile.TemporaryDirectory() as made:
+        log, program = Path(made) / "tried", Path(made) / "bwrap"
+        program.write_text(f"#!/bin/sh\necho tried >> {log}\nexit 1\n")
+        program.chmod(0o755)
+        Path(made).chmod(0o777)
+        yield log, {"PATH": f"{made}:{os.environ['PATH']}"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is Linux's")
+def test_no_sandbox_is_tried_for_a_line_that_nobody_reads(cli: Cli, tried: tuple[Path, dict[str, str]]) -> None:
+    log, environ = tried
+    run = ("run", cli.plan({"agent": "code", "prompt": "Say it."}), cli.script(says("Done.", repeat=True)))
+
+    for flags in (["--quiet"], ["--json"], ["--events"]):
+        assert cli(*run, *flags, env=environ).code == 0
+        assert not log.exists(), flags
+    assert "may run code" in cli(*run, env=environ).err
+    assert log.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is Linux's")
+def test_a_sandbox_is_tried_while_the_planner_thinks(cli: Cli, tried: tuple[Path, dict[str, str]]) -> None:
+    log, environ = tried
+    known: list[bool] = []
+
+    def answer(body: dict[str, Any]) -> Any:
+        if known:
+            return chat.reply("Done.")
+        until = time.monotonic() + 20
+        while not log.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        known.append(log.exists())
+        return chat.reply(json.dumps({"plan": [step("only", [], agent="code", prompt="Say it.")]}))
+
+    with ChatServer(answer) as server:
+        ran = cli("Say it", "--yes", "--openai-base-url", server.base_url, "--model", "test-model", env=environ)
+
+    assert ran.code == 0, ran.err
+    assert known == [True]
+    assert "may run code" in ran.err
 
 
 # Events

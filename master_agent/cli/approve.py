@@ -188,19 +188,13 @@ class Asking:
     async def approve(self, plan: Plan) -> Approved | Declined | Later:
         """Shows the plan, then asks: run it? yes, no, edit."""
         say_unused(self.given, plan, self.reporter.notice)
+        if self.yes:
+            return await self._approved(plan)
         draft: bytes | None = None
         while True:
-            code = await self.code() if executing(plan, self.team) else ""
-            shown = effects(plan, self.team, self.settings, code=code, trust=self.trust)
-            if self.yes:
-                self.reporter.plan(plan, shown)
-                for line in () if self.heard else of_this_folder(plan, self.team, self.trust):
-                    streams.say(line)
-                await self._trusted(plan)
-                return Approved(plan)
             if not (self.stdin.isatty() and self.stderr.isatty()):
                 return Later()
-            self.show(plan, shown)
+            self.show(plan, await self._effects(plan))
             match await self._choose():
                 case "yes":
                     await self._trusted(plan)
@@ -208,6 +202,20 @@ class Asking:
                 case "no":
                     return Declined()
             plan, draft = await self._edit(plan, draft)
+
+    async def _approved(self, plan: Plan) -> Approved:
+        """A plan that is not asked about; what nobody hears is not found out, for it may take a program's start."""
+        if self.heard:
+            self.reporter.plan(plan, await self._effects(plan))
+        else:
+            for line in of_this_folder(plan, self.team, self.trust):
+                streams.say(line)
+        await self._trusted(plan)
+        return Approved(plan)
+
+    async def _effects(self, plan: Plan) -> list[str]:
+        code = await self.code() if executing(plan, self.team) else ""
+        return effects(plan, self.team, self.settings, code=code, trust=self.trust)
 
     async def _trusted(self, plan: Plan) -> None:
         """Asks about agents of the folder that could do harm; UsageError where one is not trusted."""

@@ -1,9 +1,13 @@
 """From settings to how code is run: the sandbox, its limits and its Python, and what a person is told of them."""
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from master_agent.errors import SandboxError, SettingsError
+from master_agent.events import Event, ModelCalled
+from master_agent.quick import WAITING
 from master_agent.sandbox import ProgramLimits, Sandbox
 from master_agent.settings import Settings
 from master_agent.tools import Programs
@@ -78,6 +82,28 @@ def python(settings: Settings) -> Path | None:
             hint="Name an environment, or its bin/python: python3 -m venv DIR makes one.",
         )
     return found
+
+
+class Manner:
+    """How code will be run, in words; found out while the planner's answer is waited for, where somebody listens."""
+
+    def __init__(self, settings: Settings, *, unsafe: bool) -> None:
+        self._find = partial(manner, settings, unsafe=unsafe)
+        self._found: asyncio.Task[str] | None = None
+
+    def hear(self, event: Event) -> None:
+        """Begins when the request has gone out, for the first start of a sandbox takes a while."""
+        if isinstance(event, ModelCalled) and self._found is None:
+            asyncio.get_running_loop().call_later(WAITING, self._begin)
+
+    async def told(self) -> str:
+        """The words, which go on from "may run code"."""
+        return await self._begin()
+
+    def _begin(self) -> asyncio.Task[str]:
+        if self._found is None or self._found.cancelled():  # with the event loop of a run that found no model
+            self._found = asyncio.create_task(self._find())
+        return self._found
 
 
 async def manner(settings: Settings, *, unsafe: bool) -> str:

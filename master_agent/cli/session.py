@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from master_agent.aggregator import project
@@ -74,11 +73,14 @@ def run(
         for notice in (*settings.notices, *addresses.strange(settings)):
             reporter.notice(notice)
         interruption = Interruption(reporter)
+        heard, code = not (options.quiet or options.for_programs), programs.Manner(settings, unsafe=options.unsafe_exec)
+        if order.planner and show is None and (heard or not yes):
+            listeners.append(code.hear)
         asking = Asking(
             reporter=reporter,
             team=team,
             settings=settings,
-            code=partial(programs.manner, settings, unsafe=options.unsafe_exec),
+            code=code.told,
             yes=yes,
             show=_shower(reporter, options),
             stdin=sys.stdin,
@@ -86,7 +88,7 @@ def run(
             environ=os.environ,
             interruption=interruption,
             trust=Trust(config_folder(os.environ), team.tools, options.trust_project),
-            heard=not (options.quiet or options.for_programs),
+            heard=heard,
             given=given,
         )
         say = reporter.notice if options.verbose else _hear_nothing

@@ -18,7 +18,7 @@ from master_agent.limits import Limits
 from master_agent.prices import Prices
 from master_agent.results import Usage
 from master_agent.threads import Call, CallRequest, Reply, Turn, UserTurn
-from master_agent.tools import ToolCall, ToolOutput, Use
+from master_agent.tools import Tool, ToolCall, ToolOutput, Use
 
 OUTPUT = 16_384  # tokens that an answer may have where its agent says nothing and tokens or money are limited
 LEAST_OUTPUT = 256  # an answer is not held to fewer: it would be paid for and cut off
@@ -143,17 +143,24 @@ def reserved(call: Call, budget: Budget, prices: Prices, default_model: str | No
     return call_within
 
 
-def pictures_reserved(use: Use, budget: Budget, price: Decimal | None, *, allow_unpriced: bool) -> Use:
-    """Holds pictures to the budget's money, at so many dollars for each; StepError where that is not known."""
-    if budget.limits.cost is None or (price is None and allow_unpriced):
+def payments_reserved(
+    use: Use, budget: Budget, price: Decimal | None, tools: Mapping[str, Tool], *, allow_unpriced: bool
+) -> Use:
+    """Holds what tools pay for to the budget's money: pictures, at so many dollars for each.
+
+    StepError where that price is not known, and for a tool of a package that may spend money: of none the price is.
+    """
+    if budget.limits.cost is None:
         return use
 
     async def use_within(call: ToolCall) -> ToolOutput:
-        if call.tool != "generate_image":
+        pictures = call.tool == "generate_image"
+        if "pay" not in tools[call.tool].effects or ((price is None or not pictures) and allow_unpriced):
             return await use(call)
-        if price is None:
-            hint = "Use them uncounted: --allow-unpriced"
-            raise StepError("--max-cost: no price is known of these pictures", hint=hint, type="settings")
+        if price is None or not pictures:
+            what = "these pictures" if pictures else f"what {call.tool} pays for"
+            hint = f"Use {'them' if pictures else 'it'} uncounted: --allow-unpriced"
+            raise StepError(f"--max-cost: no price is known of {what}", hint=hint, type="settings")
         amount = Amount(cost=price * int(str(call.values["count"])))
 
         def want(left: Left) -> Amount | LimitError:

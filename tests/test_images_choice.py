@@ -258,6 +258,12 @@ def test_a_plan_says_of_each_step_what_may_be_paid_for(cli: Cli, tmp_path: Path)
     assert "1 step may spend money on a model of Anthropic, as its agent says: page" in said
     assert f"2 steps may write files beneath {cli.folder}: post, page" in said
 
+    unpriced = cli("run", cli.plan(letter), "--max-cost", "1", "--json", env=environ)
+    uncounted = cli("run", cli.plan(letter), "--max-cost", "1", "--allow-unpriced", env=environ)
+    error = unpriced.json["results"]["post"]["error"]
+    assert error["message"] == "--max-cost: no price is known of what send_letter pays for"
+    assert "--allow-unpriced" in error["hint"] and (unpriced.code, uncounted.code) == (1, 0)
+
 
 # Pictures whose making nobody saw the end of
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from master_agent import __version__, layers
 from master_agent.attachments import Attachment
-from master_agent.budget import Budget, pictures_reserved, reserved
+from master_agent.budget import Budget, payments_reserved, reserved
 from master_agent.catalogue import Agent
 from master_agent.changes import changes_of
 from master_agent.cli import programs, spending
@@ -223,10 +223,11 @@ class Workshop:
         """A use of a tool: remembered, or checked, reserved, written down, settled and held to its time."""
         tools, journal = self.tools, self.journal
         price = spending.price_of_picture(self.settings, image_provider(self.settings))
-        paid = pictures_reserved(
+        paid = payments_reserved(
             layers.written_down(self._held, journal, tools),
             self.spending,
             price,
+            tools,
             allow_unpriced=self.order.allow_unpriced,
         )
         return RememberedUses(

@@ -107,8 +107,9 @@ def by_shape(name: str, value: str) -> Iterator[str]:
 
 def open_part(address: str) -> str:
     """An address for people: without user, password and query, and without what looks like a key in its path."""
-    shown = re.sub(r"//[^/?#]*@", "//", re.sub(r"[?#].*", "", address, flags=re.DOTALL))
-    return re.sub(r"(?<=[^/]/)[^/]+", lambda part: HIDDEN if any(drawn(part[0])) else part[0], shown)
+    shown = re.sub(r"(^|//)[^/?#]*@", r"\1", re.sub(r"[?#].*", "", address, flags=re.DOTALL))
+    parts = r"(?<=[^/]/)[^/]+" if "//" in shown else r"[^/]+"  # a key may stand where an address was wanted
+    return re.sub(parts, lambda part: HIDDEN if any(drawn(part[0])) else part[0], shown)
 
 
 def drawn(text: str) -> Iterator[str]:

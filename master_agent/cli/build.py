@@ -100,7 +100,7 @@ def _own_places(settings: Settings) -> Iterator[Path]:
     if settings.log_file is not None:
         yield settings.log_file
     for env in (Path(".env"), settings.workspace / ".env"):
-        if env.is_symlink():  # by its own name it is refused anyway
+        if env.is_symlink() and not env.is_dir():  # by its own name it is refused anyway
             yield env
 
 

@@ -241,6 +241,15 @@ def test_what_a_folders_env_holds_is_cut_where_its_name_or_shape_is_that_of_a_ke
     assert secrets.hide(f"<{cut or value}>") == (f"<{value}>" if cut is None else "<(secret)>")
 
 
+@pytest.mark.parametrize("value", ["me:{key}@127.0.0.1:9", "{key}", "http://{key}@127.0.0.1:nine/v1"])
+def test_a_key_in_what_is_no_address_is_not_shown_with_the_fault(cli: Cli, value: str) -> None:
+    for variable in ("OPENAI_BASE_URL", "REPLICATE_BASE_URL", "MASTER_AGENT_PROXY"):
+        ran = cli("doctor", "--json", env={variable: value.format(key=KEY.value)})
+
+        assert (ran.code, "is no address of a server" in ran.err) == (2, True)
+        assert KEY.found({"out": ran.out, "err": ran.err}) == []
+
+
 def test_a_server_that_repeats_the_key_of_its_address_tells_it_to_nobody(cli: Cli) -> None:
     with ChatServer([error(401, f"no user me:{KEY.value}, {PLAIN.value}")]) as server:
         cli.file(".env", f"OPENAI_BASE_URL={server.base_url.replace('//', f'//me:{KEY.value}@')}\n")

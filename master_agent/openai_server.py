@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
 from master_agent.hosts import is_near, on_this_machine
+from master_agent.quick import importing
 from master_agent.results import Usage
 from master_agent.secrets import SHORTEST, by_shape, in_address, open_part
 
@@ -154,13 +155,14 @@ class Server:
         if not key.isascii() or not key.isprintable() or " " in key:
             message = f"the key for {self.shown} holds characters that no key has"
             raise ModelError(message, type="authentication", hint=f"Copy the key again into {self.variable}.")
-        client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=self.address,
-            max_retries=0,
-            default_headers={"Authorization": f"Bearer {key}"},
-            http_client=self._http_client(),
-        )
+        with importing():  # of what speaks HTTP
+            client = openai.AsyncOpenAI(
+                api_key=key,
+                base_url=self.address,
+                max_retries=0,
+                default_headers={"Authorization": f"Bearer {key}"},
+                http_client=self._http_client(),
+            )
         client.organization, client.project = organization, project
         return client
 

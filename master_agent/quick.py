@@ -26,7 +26,7 @@ def importing() -> Iterator[None]:
 
 
 def beside_waiting(module: str, after: float = WAITING) -> None:
-    """Imports the module while something else is waited for, so many seconds from now, before it is needed itself.
+    """Imports the module while something else is waited for, so many seconds after it began, before it is needed.
 
     Whoever needs it sooner imports it then; what keeps it from being imported is told to them too.
     """
@@ -38,4 +38,5 @@ def beside_waiting(module: str, after: float = WAITING) -> None:
         with suppress(ImportError), importing():
             import_module(module)
 
-    asyncio.get_running_loop().call_later(after, import_it)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_later, after, import_it)  # from when the caller waits: it may have a client to make first

@@ -63,6 +63,7 @@ def start(home: Path, runs: int) -> dict[str, list[Took]]:
         Contestant("import typer", [python, "-c", "import typer"]),
         Contestant("--help", [*PROGRAM, "--help"]),
         Contestant("import the SDK", [python, "-c", "from openai import AsyncOpenAI"]),
+        Contestant("import the SDK, less its classes", [python, "-c", "import master_agent.sdk"]),
     ]
     took_by = in_turn(quick, environ, home, runs)
     with mock(0) as address:
@@ -136,7 +137,10 @@ def main() -> None:
             kept["own"], lines = worked, [*lines, own_table(worked, OWN_STEPS)]
         if "shapes" in parts:
             sdk = kept.get("start") or start(home, said.runs)
-            imported = median(sdk["import the SDK"], "seconds") - median(sdk["python -c pass"], "seconds")
+            imported = {
+                name: median(sdk[f"import the SDK{of_it}"], "seconds") - median(sdk["python -c pass"], "seconds")
+                for name, of_it in (("master-agent", ", less its classes"), ("others", ""))
+            }
             found = shapes(home, said.runs, said.shape or list(SHAPES), said.latency or [0, 200, 2000])
             kept["shapes"], lines = found, [*lines, shape_table(found, imported)]
             if missing:

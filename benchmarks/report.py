@@ -39,15 +39,19 @@ def own_table(runs: Runs, counts: Sequence[int]) -> str:
     return table(["steps, scripted, journal on", "CPU for a step, ms", "peak memory, MiB"], rows)
 
 
-def shape_table(found: Mapping[str, Runs], imported: float) -> str:
-    """Whole processes over the critical path, with and without the import of the SDK, beside the bare script's."""
+def shape_table(found: Mapping[str, Runs], imported: Mapping[str, float]) -> str:
+    """Whole processes over the critical path, with and without the import of the SDK, beside the bare script's.
+
+    `imported` are the seconds of that import, for us and for `others`.
+    """
     rows = []
     for key, runs in found.items():
         name, _, latency = key.rpartition(" ")
         path = SHAPES[name].calls * int(latency) / 1000
         for who, one in runs.items():
             seconds = median(one, "seconds")
-            over = [f"{seconds / path:.2f}", f"{(seconds - imported) / path:.2f}"] if path else ["", ""]
+            without = seconds - imported.get(who, imported["others"])
+            over = [f"{seconds / path:.2f}", f"{without / path:.2f}"] if path else ["", ""]
             beside = f"{ratio(one, runs['bare']):.2f}"
             used = [f"{median(one, what):.0f}" for what in ("calls", "tokens", "memory")]
             rows.append([name, latency, who, *over, beside, f"{seconds:.2f}", f"{median(one, 'cpu'):.2f}", *used])

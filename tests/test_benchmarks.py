@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.scheduler import WIDE, graph, waits
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -29,6 +31,13 @@ def test_the_shapes_are_done_by_us_and_by_the_bare_script(tmp_path: Path) -> Non
     told = (tmp_path / "results.md").read_text()
     assert "| sequence | 1 | master-agent |" in told
     assert "Not installed, so not measured: langgraph" in told
+
+
+def test_every_step_with_needs_starts_after_them(tmp_path: Path) -> None:
+    found = waits(graph(60), tmp_path)
+
+    assert len(found) == 60 - WIDE
+    assert min(found) > 0
 
 
 def test_a_part_that_is_none_is_refused() -> None:

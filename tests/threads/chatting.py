@@ -1,10 +1,11 @@
-"""Conversations with a chat server on loopback, for the tests of the chat wire."""
+"""Conversations with a server on loopback, for the tests of the wires; what is not said is that of the chat wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -21,11 +22,13 @@ from master_agent.threads import (
     ToolSpec,
     Turn,
     UserTurn,
+    Wire,
 )
 from master_agent.threads.chat import Chat
 from tests.servers.chat import ChatServer
 from tests.servers.loopback import Behaviour
 
+W = TypeVar("W", bound=Wire)
 KEY = "test-key-0123456789"
 MODEL = "test-model"
 AGENT = AgentSpec("writer", "You write.")
@@ -39,13 +42,24 @@ BOTH = pytest.mark.parametrize("options", [WHOLE, STREAMED], ids=["whole", "stre
 HELLO = UserTurn("Hello?")
 
 
+class Speaks(Protocol):
+    """A server that a wire can be pointed at."""
+
+    @property
+    def base_url(self) -> str: ...
+
+
 @asynccontextmanager
-async def opened(server: ChatServer, **settings: Any) -> AsyncIterator[Chat]:
-    wire = Chat(KEY, server.base_url, MODEL, **settings)
+async def wire_to(kind: Callable[..., W], server: Speaks, **settings: Any) -> AsyncIterator[W]:
+    """A wire of that kind to the server."""
+    wire = kind(KEY, server.base_url, MODEL, **settings)
     try:
         yield wire
     finally:
         await wire.close()
+
+
+opened = partial(wire_to, Chat)
 
 
 async def said(thread: Thread, turn: Turn, options: CallOptions = WHOLE) -> tuple[list[str], Reply]:
@@ -56,9 +70,18 @@ async def said(thread: Thread, turn: Turn, options: CallOptions = WHOLE) -> tupl
     return [piece.text for piece in came[:-1] if isinstance(piece, TextPiece)], came[-1]
 
 
+async def talk(thread: Thread, *turns: Turn | None, options: CallOptions = WHOLE) -> list[Reply]:
+    """The replies to these turns; None answers the calls of the reply before."""
+    replies: list[Reply] = []
+    for turn in turns:
+        replies.append((await said(thread, turn or outputs(replies[-1]), options))[1])
+    return replies
+
+
 def ask(
-    server: ChatServer,
-    *turns: Turn,
+    server: Speaks,
+    *turns: Turn | None,
+    kind: Callable[..., Wire] = Chat,
     agent: AgentSpec = AGENT,
     options: CallOptions = WHOLE,
     state: ThreadState | None = None,
@@ -67,9 +90,29 @@ def ask(
     """A whole conversation: its replies and its state in the end."""
 
     async def run() -> tuple[list[Reply], ThreadState]:
-        async with opened(server, **settings) as wire:
+        async with wire_to(kind, server, **settings) as wire:
             thread = await wire.open(agent, state)
-            return [(await said(thread, turn, options))[1] for turn in turns], thread.state
+            return await talk(thread, *turns, options=options), thread.state
+
+    return asyncio.run(run())
+
+
+def refusal(
+    server: Speaks,
+    options: CallOptions = WHOLE,
+    agent: AgentSpec = AGENT,
+    kind: Callable[..., Wire] = Chat,
+    **settings: Any,
+) -> ModelError:
+    """The error that a first turn ends with; the thread must be as it was before."""
+
+    async def run() -> ModelError:
+        async with wire_to(kind, server, **settings) as wire:
+            thread = await wire.open(agent)
+            with pytest.raises(ModelError) as caught:
+                await said(thread, HELLO, options)
+            assert thread.state == ThreadState(wire.name)
+            return caught.value
 
     return asyncio.run(run())
 
@@ -77,18 +120,9 @@ def ask(
 def failure(
     behaviour: Behaviour, options: CallOptions = WHOLE, agent: AgentSpec = AGENT, **settings: Any
 ) -> ModelError:
-    """The error that the behaviour becomes; the thread must be as it was before."""
-
-    async def run(server: ChatServer) -> ModelError:
-        async with opened(server, **settings) as wire:
-            thread = await wire.open(agent)
-            with pytest.raises(ModelError) as caught:
-                await said(thread, HELLO, options)
-            assert thread.state.items == ()
-            return caught.value
-
+    """The error that the behaviour of a chat server becomes."""
     with ChatServer([behaviour]) as server:
-        raised = asyncio.run(run(server))
+        raised = refusal(server, options, agent, **settings)
         assert server.count == 1, "the SDK must not try again by itself"
         return raised
 

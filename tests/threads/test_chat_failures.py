@@ -1,11 +1,7 @@
 """What goes wrong on the chat wire: every error as one of ours, bounds on waiting, cancelling, and what is learnt."""
 
 import asyncio
-import gc
 import socket
-import time
-from contextlib import aclosing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -13,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from master_agent.errors import ErrorType, ModelError
-from master_agent.threads import CallOptions, TextPiece, UserTurn
+from master_agent.threads import CallOptions
 from master_agent.threads._openai import retry_after
 from master_agent.threads.chat import Chat
 from tests.servers.chat import (
@@ -23,7 +19,6 @@ from tests.servers.chat import (
     empty_choices,
     error,
     half_json,
-    hang_before_first_byte,
     hang_mid_stream,
     html,
     json_body,
@@ -244,38 +239,6 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
     assert retry_after({}, now) is None
 
 
-@BOTH
-def test_an_error_carries_how_long_the_server_asks_to_wait(options: CallOptions) -> None:
-    assert failure(status(429, headers={"retry-after": "7"}), options).retry_after == 7
-    assert failure(status(503, headers={"retry-after-ms": "40"}), options).retry_after == 0.04
-    assert failure(status(429), options).retry_after is None
-
-
-@BOTH
-@pytest.mark.parametrize("behaviour", [hang_before_first_byte(), reply("Late.", delay=30)], ids=["hangs", "late"])
-def test_a_request_is_given_up_when_its_time_is_over(behaviour: Behaviour, options: CallOptions) -> None:
-    begun = time.monotonic()
-    raised = failure(behaviour, replace(options, timeout=0.2))
-    assert time.monotonic() - begun < 2
-    assert (raised.type, raised.retryable) == ("model_timeout", True)
-    assert "did not finish its reply within 0.2 s" in raised.message
-
-
-def test_a_stream_that_trickles_is_given_up_when_its_time_is_over() -> None:
-    begun = time.monotonic()
-    raised = failure(reply(deltas=["."] * 100, gap=0.05), replace(STREAMED, timeout=0.4))
-    assert time.monotonic() - begun < 2
-    assert raised.type == "model_timeout"
-
-
-def test_a_stream_that_falls_silent_is_given_up_long_before_its_time_is_over() -> None:
-    begun = time.monotonic()
-    raised = failure(hang_mid_stream(), STREAMED, idle_timeout=0.2)
-    assert time.monotonic() - begun < 3
-    assert (raised.type, raised.retryable) == ("model_timeout", True)
-    assert "fell silent for 0.2 s" in raised.message
-
-
 def test_silence_before_the_first_piece_is_no_reason_to_give_up() -> None:
     async def thinking(exchange: Exchange) -> None:
         await exchange.start_stream()
@@ -293,71 +256,3 @@ def test_a_reply_that_is_whole_is_not_lost_with_its_usage(lost: Behaviour) -> No
     with ChatServer([lost]) as server:
         [answer], _ = ask(server, HELLO, options=STREAMED, idle_timeout=0.2)
     assert (answer.status, answer.text, answer.usage) == ("completed", "Whole.", None)
-
-
-@BOTH
-@pytest.mark.parametrize("behaviour", [hang_before_first_byte(), hang_mid_stream()], ids=["before", "amid"])
-def test_cancelling_closes_the_connection_at_once(behaviour: Behaviour, options: CallOptions) -> None:
-    async def run(server: ChatServer) -> None:
-        async with opened(server) as wire:
-            thread = await wire.open(AGENT)
-            task = asyncio.ensure_future(said(thread, HELLO, options))
-            assert await asyncio.to_thread(server.wait_for, lambda: server.open_requests == 1)
-            await asyncio.sleep(0.05)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert await asyncio.to_thread(server.wait_for, lambda: server.closed_by_client == 1, 1)
-            assert server.open_requests == 0
-            assert thread.state.items == ()
-
-    with ChatServer([behaviour]) as server:
-        asyncio.run(run(server))
-
-
-def test_a_reader_who_leaves_early_closes_the_connection() -> None:
-    async def run(server: ChatServer) -> None:
-        async with opened(server) as wire:
-            thread = await wire.open(AGENT)
-            async with aclosing(thread.send(HELLO, STREAMED)) as pieces:
-                async for piece in pieces:
-                    assert piece == TextPiece("And then")
-                    break
-            assert await asyncio.to_thread(server.wait_for, lambda: server.closed_by_client == 1, 1)
-
-    with ChatServer([hang_mid_stream()]) as server:
-        asyncio.run(run(server))
-
-
-def test_closing_the_wire_closes_its_connections(recwarn: pytest.WarningsRecorder) -> None:
-    with ChatServer() as server:
-        ask(server, HELLO, options=STREAMED)
-    gc.collect()
-    assert [str(one.message) for one in recwarn if issubclass(one.category, ResourceWarning)] == []
-
-
-def test_threads_of_one_wire_can_ask_at_the_same_time() -> None:
-    async def run(server: ChatServer) -> list[str]:
-        async with opened(server) as wire:
-            threads = [await wire.open(AGENT) for _ in range(5)]
-            answers = await asyncio.gather(*(said(one, UserTurn(str(n)), STREAMED) for n, one in enumerate(threads)))
-            return [answer.text for _, answer in answers]
-
-    with ChatServer(lambda body: reply(body["messages"][-1]["content"], delay=0.2)) as server:
-        assert asyncio.run(run(server)) == ["0", "1", "2", "3", "4"]
-        assert server.most_open == 5
-
-
-# Models
-
-
-def test_the_models_of_a_server_are_listed() -> None:
-    async def run(server: ChatServer) -> list[str]:
-        async with opened(server) as wire:
-            return await wire.models()
-
-    with ChatServer(models=["b", "a"], key=KEY) as server:
-        assert asyncio.run(run(server)) == ["b", "a"]
-    with ChatServer(key="another-key") as server, pytest.raises(ModelError) as caught:
-        asyncio.run(run(server))
-    assert caught.value.type == "authentication"

@@ -1,0 +1,159 @@
+"""What the wires share that make one request a turn: bounds on waits, connections let go of, many threads at once."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from master_agent.errors import ModelError
+from master_agent.threads import CallOptions, TextPiece, ThreadState, UserTurn, Wire
+from master_agent.threads.chat import Chat
+from master_agent.threads.responses import Responses
+from tests.servers import chat, responses
+from tests.servers.chat import ChatServer, hang_before_first_byte, status
+from tests.servers.responses import ResponsesServer
+from tests.threads.chatting import AGENT, BOTH, HELLO, KEY, STREAMED, WHOLE, ask, refusal, said, wire_to
+
+
+@dataclass(frozen=True)
+class Side:
+    """A wire, its server, and what makes the server's answers."""
+
+    wire: Callable[..., Wire]
+    server: Callable[..., Any]
+    answers: Any
+
+    def error(self, answer: Any, options: CallOptions = WHOLE, **settings: Any) -> ModelError:
+        """The error that an answer becomes."""
+        with self.server([answer]) as server:
+            raised = refusal(server, options, kind=self.wire, **settings)
+            assert server.count == 1, "the SDK must not try again by itself"
+            return raised
+
+
+SIDES = {
+    "chat": Side(Chat, ChatServer, chat),
+    "responses": Side(Responses, ResponsesServer, responses),
+    "responses in a conversation": Side(partial(Responses, store="conversation"), ResponsesServer, responses),
+    "responses kept here": Side(partial(Responses, store="none"), ResponsesServer, responses),
+}
+EVERY = pytest.mark.parametrize("side", SIDES.values(), ids=SIDES)
+ONE_OF_EACH = pytest.mark.parametrize("side", [SIDES["chat"], SIDES["responses"]], ids=["chat", "responses"])
+
+
+@ONE_OF_EACH
+@BOTH
+def test_an_error_carries_how_long_the_server_asks_to_wait(side: Side, options: CallOptions) -> None:
+    assert side.error(status(429, headers={"retry-after": "7"}), options).retry_after == 7
+    assert side.error(status(503, headers={"retry-after-ms": "40"}), options).retry_after == 0.04
+    assert side.error(status(429), options).retry_after is None
+
+
+@ONE_OF_EACH
+@BOTH
+@pytest.mark.parametrize("late", [False, True], ids=["hangs", "late"])
+def test_a_request_is_given_up_when_its_time_is_over(side: Side, options: CallOptions, *, late: bool) -> None:
+    begun = time.monotonic()
+    answer = side.answers.reply("Late.", delay=30) if late else hang_before_first_byte()
+    raised = side.error(answer, replace(options, timeout=0.2))
+    assert time.monotonic() - begun < 2
+    assert (raised.type, raised.retryable) == ("model_timeout", True)
+    assert "did not finish its reply within 0.2 s" in raised.message
+
+
+@ONE_OF_EACH
+def test_a_stream_that_trickles_is_given_up_when_its_time_is_over(side: Side) -> None:
+    begun = time.monotonic()
+    raised = side.error(side.answers.reply(deltas=["."] * 100, gap=0.05), replace(STREAMED, timeout=0.4))
+    assert time.monotonic() - begun < 2
+    assert raised.type == "model_timeout"
+
+
+@ONE_OF_EACH
+def test_a_stream_that_falls_silent_is_given_up_long_before_its_time_is_over(side: Side) -> None:
+    begun = time.monotonic()
+    raised = side.error(side.answers.hang_mid_stream(), STREAMED, idle_timeout=0.2)
+    assert time.monotonic() - begun < 3
+    assert (raised.type, raised.retryable) == ("model_timeout", True)
+    assert "fell silent for 0.2 s" in raised.message
+
+
+@EVERY
+@BOTH
+@pytest.mark.parametrize("amid", [False, True], ids=["before", "amid"])
+def test_cancelling_closes_the_connection_at_once(side: Side, options: CallOptions, *, amid: bool) -> None:
+    async def run(server: Any) -> None:
+        async with wire_to(side.wire, server) as wire:
+            thread = await wire.open(AGENT)
+            task = asyncio.ensure_future(said(thread, HELLO, options))
+            assert await asyncio.to_thread(server.wait_for, lambda: server.count == 1 and server.open_requests == 1)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(server.wait_for, lambda: server.closed_by_client == 1, 1)
+            assert server.open_requests == 0
+            assert thread.state == ThreadState(wire.name)
+
+    with side.server([side.answers.hang_mid_stream() if amid else hang_before_first_byte()]) as server:
+        asyncio.run(run(server))
+
+
+@ONE_OF_EACH
+def test_a_reader_who_leaves_early_closes_the_connection(side: Side) -> None:
+    async def run(server: Any) -> None:
+        async with wire_to(side.wire, server) as wire:
+            thread = await wire.open(AGENT)
+            async with aclosing(thread.send(HELLO, STREAMED)) as pieces:
+                async for piece in pieces:
+                    assert piece == TextPiece("And then")
+                    break
+            assert await asyncio.to_thread(server.wait_for, lambda: server.closed_by_client == 1, 1)
+
+    with side.server([side.answers.hang_mid_stream()]) as server:
+        asyncio.run(run(server))
+
+
+@EVERY
+def test_closing_the_wire_closes_its_connections(side: Side, recwarn: pytest.WarningsRecorder) -> None:
+    with side.server() as server:
+        ask(server, HELLO, options=STREAMED, kind=side.wire)
+    gc.collect()
+    assert [str(one.message) for one in recwarn if issubclass(one.category, ResourceWarning)] == []
+
+
+@ONE_OF_EACH
+def test_threads_of_one_wire_can_ask_at_the_same_time(side: Side) -> None:
+    async def run(server: Any) -> list[str]:
+        async with wire_to(side.wire, server) as wire:
+            threads = [await wire.open(AGENT) for _ in range(5)]
+            answers = await asyncio.gather(*(said(one, UserTurn(str(n)), STREAMED) for n, one in enumerate(threads)))
+            return [answer.text for _, answer in answers]
+
+    def echo(asked: Any, _: Any = None) -> Any:
+        """The last thing that was said: of a body's messages, or of the items."""
+        items = asked["messages"] if isinstance(asked, dict) else asked
+        return side.answers.reply(items[-1]["content"], delay=0.2)
+
+    with side.server(echo) as server:
+        assert asyncio.run(run(server)) == ["0", "1", "2", "3", "4"]
+        assert server.most_open == 5
+
+
+@ONE_OF_EACH
+def test_the_models_of_a_server_are_listed(side: Side) -> None:
+    async def run(server: Any) -> list[str]:
+        async with wire_to(side.wire, server) as wire:
+            return await wire.models()
+
+    with side.server(models=["b", "a"], key=KEY) as server:
+        assert asyncio.run(run(server)) == ["b", "a"]
+    with side.server(key="another-key") as server, pytest.raises(ModelError) as caught:
+        asyncio.run(run(server))
+    assert caught.value.type == "authentication"

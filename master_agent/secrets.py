@@ -170,8 +170,10 @@ class Secrets:
         """The forms that are worth a closer look, the longest value's first: quick, and none is ever left out."""
         if not self._forms:
             return []
-        dense = re.sub(r"\\[nrt]", "", text).translate(_GAPS) if "\\" in text else text.translate(_GAPS)
-        there = [one for one in self._forms if one[1] in dense or (one[0] != one[1] and one[0] in text)]
+        dense = text.translate(_GAPS)
+        if "\\" in text:  # what follows is a line's end in what is written like a program's text, or the key's own
+            dense += "\0" + re.sub(r"\\[nrt]", "", text).translate(_GAPS)
+        there = [one for one in self._forms if one[1] in dense]
         return [packed if len(packed) >= SHORTEST else form for form, packed in there]
 
 

@@ -279,6 +279,8 @@ def test_a_key_of_several_words_or_with_space_around_it_is_found_however_it_is_b
     listed = json.dumps(["correct", "horse", "battery", "staple"])
     for text in ("correct\nhorse battery\n  staple", listed, "canary-Fq7ZpT2mWx4L"):
         assert secrets.hide(f"<{text}>") in ("<(secret)>", '<["(secret)"]>'), text
+    assert Secrets(["token-of-mine"]).hide("C:\\token-of-mine") == "C:\\(secret)"  # no tab and "oken"
+    assert Secrets(["back\\new-slash"]).hide("<back\\new-slash>") == "<(secret)>"
     assert secrets.hide('a", "b, "c') == "(secret)" and secrets.hide("plain, words") == "plain, words"
 
 

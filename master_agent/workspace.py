@@ -60,7 +60,10 @@ class Workspace:
     def __init__(self, root: Path, *, walk: bool = False) -> None:
         self.root = root.absolute()
         self._apart: set[str] = set()
+        self._looked: dict[Path, tuple[int, int] | None] = {}
         self._fd = open_root(root)
+        about = os.fstat(self._fd)
+        self._here = about.st_dev, about.st_ino
         self._open = opener(self._fd, walk=walk)
 
     def __enter__(self) -> Self:
@@ -88,18 +91,24 @@ class Workspace:
         It does nothing where it is the workspace itself or a folder above it; `lies_in` tells of that.
         """
         place = Path(os.path.realpath(path))
-        for above in filter(self._is, place.parents):
-            self._apart.add(_plain(place.relative_to(above).as_posix()))
+        for above in place.parents:
+            if self._known(above) == self._here:
+                self._apart.add(_plain(place.relative_to(above).as_posix()))
 
     def lies_in(self, folder: Path) -> bool:
         """Whether the workspace is that folder or lies beneath it, under whatever name either was given."""
-        return self._is(folder) or any(_same(folder, above) for above in Path(os.path.realpath(self.root)).parents)
+        about, above = self._known(folder), Path(os.path.realpath(self.root)).parents
+        return about is not None and (about == self._here or about in map(self._known, above))
 
-    def _is(self, folder: Path) -> bool:
-        """Whether the folder is the workspace: names are not compared, for some file systems know no case."""
-        with suppress(OSError):
-            return os.path.samestat(folder.stat(), os.fstat(self._fd))
-        return False
+    def _known(self, folder: Path) -> tuple[int, int] | None:
+        """What tells the folder from every other: names are not compared, for some file systems know no case."""
+        if folder not in self._looked:
+            try:
+                about = folder.stat()
+                self._looked[folder] = about.st_dev, about.st_ino
+            except OSError:  # what is not there holds nothing
+                self._looked[folder] = None
+        return self._looked[folder]
 
     def _normal(self, path: str) -> str:
         """The path as results spell it; FileRefusedError where nothing of that name may be touched."""
@@ -291,14 +300,6 @@ class Workspace:
         if error.errno == errno.ENOENT and path != ".":
             return FileRefusedError(f'"{path}" does not exist{suggestion(path, (e.path for e in self.entries()))}')
         return _refusal(path, error)
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two names are those of one folder; what is not there is none."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _normal(path: str) -> str:

@@ -280,6 +280,17 @@ def test_long_texts_are_heard_in_time_that_grows_with_them() -> None:
         assert hear(text, TOOLS).calls == ()  # a test of minutes if it did not
 
 
+@pytest.mark.parametrize(
+    "text", ["word " * 20_000, f"<think>{'hm ' * 30_000}</think>\n\nDone."], ids=["words", "thought"]
+)
+def test_a_long_text_is_streamed_in_time_that_grows_with_it(text: str) -> None:
+    shown = Shown(["read_file"])
+
+    streamed = "".join(map(shown.add, text))  # for minutes if each piece looked at all that came before it
+
+    assert streamed + shown.rest(text) == text.rpartition("</think>\n\n")[2]
+
+
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_no_half_of_a_call_is_streamed(size: int) -> None:
     for name, (text, _) in SHAPES.items():

@@ -73,6 +73,7 @@ def pulled(tmp_path: Path) -> Pulled:
         (f"{NAME}/Tiny-Q8_0.gguf", "Tiny-Q8_0", len(OTHER)),
         ("old/Name/Tiny-Q8_0.gguf", "Tiny-Q8_0", len(OTHER)),
         ("{hub}/maker/Tiny-GGUF/resolve/main/Tiny-Q8_0.gguf", "Tiny-Q8_0", len(OTHER)),
+        ("{hub}/maker/Tiny-GGUF/resolve/main/Tiny-Q8_0.gguf?token=secret", "Tiny-Q8_0", len(OTHER)),
         ("qwen3.5-4b", "qwen3.5-4b", len(MODEL)),
     ],
 )
@@ -80,9 +81,11 @@ def test_a_name_stands_for_a_file_of_the_hub(pulled: Pulled, name: str, file: st
     known = next(known for known in KNOWN if known.name == "qwen3.5-4b")
     with Hub({NAME: FILES, known.repository: {known.file: MODEL}}) as hub:
         hub.renamed["old/Name"] = NAME
-        source = pulled.find(hub, name.format(hub=hub.origin))
+        asked = name.format(hub=hub.origin)
+        source = pulled.find(hub, asked)
 
     assert (source.name, source.bytes) == (file, size)
+    assert source.asked == ("" if "secret" in asked else asked), "what is noted on the disk holds no more than a name"
     assert source.sha256 in (SHA256, hashlib.sha256(OTHER).hexdigest())
 
 

@@ -184,6 +184,8 @@ def test_an_unset_key_is_told_with_its_name_and_with_the_other_thing_that_may_be
         chosen(tmp_path, KEYS, planner_model="groq:")
     looking = refused(tmp_path, KEYS, model="ollama:x")
     assert "MASTER_AGENT_LOCAL_SERVER is none" in looking.message
+    asked = {name: refused(tmp_path, KEYS, model=f"{name}:x").hint or "" for name in ("ollama", "vllm")}
+    assert {name: "OLLAMA_HOST=…" in hint for name, hint in asked.items()} == {"ollama": True, "vllm": False}
 
 
 def test_local_servers_are_chosen_in_order_and_only_where_there_is_no_key(tmp_path: Path) -> None:

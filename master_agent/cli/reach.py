@@ -120,8 +120,9 @@ async def said(settings: Settings, name: str, model: str | None = None) -> Reach
     raise ModelError(
         f"{row.title} was asked for, and does not answer; looked at: {looked}",
         type="no_model",
-        hint="Start it, or say where it is: OLLAMA_HOST=… for Ollama, MASTER_AGENT_LOCAL_SERVER=… for any. "
-        "One that wants a key is named by OPENAI_BASE_URL, with its key in OPENAI_API_KEY.",
+        hint=f"Start it, or say where it is: {'OLLAMA_HOST=… or ' if name == 'ollama' else ''}"
+        "MASTER_AGENT_LOCAL_SERVER=…. One that wants a key is named by OPENAI_BASE_URL, with its key in "
+        "OPENAI_API_KEY.",
     )
 
 

@@ -197,12 +197,12 @@ def test_a_key_in_the_address_of_a_server_is_told_to_nobody(cli: Cli, origin: st
     written = cli.file("notes.txt", f"{KEY.value} {PLAIN.value}")
     read = {"tool": "read_file", "with": {"path": "notes.txt"}}
 
-    ran = cli("run", cli.plan(read, {"agent": "code", "prompt": "x"}), "--events", *flags)
-    again = cli("resume", "--verbose", *flags)
+    log = ("--log-file", str(cli.home / "run.log"))  # which has every event
+    ran = cli("run", cli.plan(read, {"agent": "code", "prompt": "x"}), "--verbose", *log, *flags)
 
-    assert (ran.code, again.code) == (3, 3), ran.err
-    outputs = {"out": ran.out, "err": ran.err, "again": again.out + again.err, "show": cli("show", "--events").out}
-    assert PLAIN.found(outputs) and "no connection" in outputs["again"]
+    assert ran.code == 3, ran.err
+    outputs = {"out": ran.out, "err": ran.err}
+    assert len(PLAIN.found(outputs, cli.home)) >= 3 and "no connection" in ran.err
     assert KEY.found(outputs, cli.folder, cli.home, but=(written, env)) == []
 
 

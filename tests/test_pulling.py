@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,13 @@ def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(cli: Cli) -> None:
         (cli.home / "cache" / "models" / "Tiny-Q4_K_M.gguf.part").touch()  # as a full disk leaves it
         assert cli("models", "--json").json["embedded"]["unfinished"] == []
 
-        terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub))
+        terminal = AtTerminal(cli, "models", "pull", NAME, *at(hub), columns=80)
         terminal.answer("Download it", "y\r")
         terminal.child.expect(r"[1-3]\.\d/4\.0 MB")
         terminal.child.sendintr()
         code, shown = terminal.end()
+        drawn = [line for line in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown).splitlines() if "━" in line]
+        assert drawn and max(map(len, drawn)) < 78, "what the terminal writes of Ctrl-C breaks no line"
         assert code == 130 and "the same command goes on from it" in shown
         (part,) = cli("models", "--json").json["embedded"]["unfinished"]
         assert part["name"] == "Tiny-Q4_K_M" and 0 < part["bytes"] < part["of_bytes"] == len(MODEL)

@@ -50,6 +50,7 @@ _REMOVE_HELP = """Takes a downloaded model away, or what an interrupted download
 Examples:
   master-agent models remove qwen3.5-4b
 """
+_BAR = 24  # columns, so that there is room for the ^C that a terminal writes behind it
 
 
 def add_below(models: typer.Typer) -> None:
@@ -153,7 +154,7 @@ def _progress(source: Source) -> Iterator[Callable[[int], None]]:
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=_BAR), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=reporting.console(sys.stderr)) as progress:
         task = progress.add_task(source.name, total=source.bytes)
         yield lambda there: progress.update(task, completed=there)

@@ -1,7 +1,12 @@
 """From the state of a run to the result object: what every reader of a run is shown."""
 
+from collections.abc import Iterable
+from typing import Literal
+
+from master_agent.events import Event, RunResumed, StepFinished, StepStarted
+from master_agent.plan import AgentStep, Step
 from master_agent.results import Conflict, RunResult, RunStatus, StepResult
-from master_agent.state import State
+from master_agent.state import State, apply
 
 
 def conclude(state: State) -> RunStatus:
@@ -35,6 +40,38 @@ def conflicts(state: State) -> tuple[Conflict, ...]:
         )
         for path, events in state.contested.items()
     )
+
+
+def so_far(history: Iterable[Event], *, alive: bool) -> RunResult:
+    """The result object of a run that has not ended: its process is at work (`alive`), or it died."""
+    state = State()
+    begun: dict[str, StepStarted] = {}
+    for event in history:
+        apply(state, event)
+        match event:
+            case RunResumed():
+                begun.clear()
+            case StepStarted() if event.step:
+                begun[event.step] = event
+            case StepFinished() if event.step:
+                begun.pop(event.step, None)
+    status: Literal["running", "died"] = "running" if alive else "died"
+    later = {step.id: _later(step) for step in state.plan.plan} if alive and state.plan else {}
+    reason = None if alive else "the process of the run died while it was at work"
+    open_ = {
+        step: StepResult(
+            status=status, reason=reason, agent=started.agent, tool=started.tool, attempt=started.attempt or 1
+        )
+        for step, started in begun.items()
+    }
+    state.results = {**later, **state.results, **open_}
+    state.error = None
+    return project(state).model_copy(update={"status": status})
+
+
+def _later(step: Step) -> StepResult:
+    agent, tool = (step.agent, None) if isinstance(step, AgentStep) else (None, step.tool)
+    return StepResult(status="not_started", reason="its turn has not come yet", agent=agent, tool=tool)
 
 
 def project(state: State) -> RunResult:

@@ -7,8 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from master_agent.errors import ErrorType, MasterAgentError
 
-StepStatus = Literal["done", "failed", "skipped", "cancelled", "waiting", "not_started", "reused"]
+StepStatus = Literal["done", "failed", "skipped", "cancelled", "waiting", "not_started", "reused", "running", "died"]
 RunStatus = Literal["done", "partial", "failed", "cancelled", "limited", "waiting"]
+ShownStatus = RunStatus | Literal["running", "died"]
+"""How a run ended, or that it has not: it is at work, or its process died. Of steps, `running` and `died` say the same.
+"""
 
 
 class Contract(BaseModel):
@@ -180,7 +183,7 @@ class RunResult(Contract):
     parent: str | None = None
     task: str | None = None
     params: dict[str, str] = Field(default_factory=dict)
-    status: RunStatus
+    status: ShownStatus
     order: Literal["sequence", "graph"] | None = None
     plan: tuple[dict[str, JsonValue], ...] = ()
     results: dict[str, StepResult] = Field(default_factory=dict)

@@ -146,20 +146,30 @@ def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
     ran = cli("resume")
 
     assert ran.code == 2 and "is at work in process" in ran.err
+    assert cli("show").out.splitlines()[-1].startswith("At work: ")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
 
 
 def test_the_run_of_a_process_that_was_killed_is_free_at_once(cli: Cli) -> None:
-    process = cli.start("run", cli.plan(FIRST), cli.script({"reply": {"hang": True}}), "--events")
-    while not cli("runs", "--json").json["runs"]:
+    waits = {**SECOND, "agent": "code"}
+    process = cli.start("run", cli.plan(FIRST, waits), cli.script({"reply": {"hang": True}}), "--events")
+    while "model_called" not in cli("show", "--events").out:
         continue
+
+    def shown() -> tuple[str, list[str]]:
+        result = cli("show", "--json").json
+        return result["status"], [step["status"] for step in result["results"].values()]
+
+    assert shown() == ("running", ["running", "not_started"])
     process.kill()
     process.communicate(timeout=30)
+    assert shown() == ("died", ["died"])
+    assert "go on with it: master-agent resume" in cli("show").err
 
     assert [run["status"] for run in cli("runs", "--json").json["runs"]] == ["died"]
-    ran = cli("resume", cli.script(says("One.", step="first"), name="b.jsonl"), "--json")
-    assert (ran.code, ran.json["final"]) == (0, "One."), ran.err
+    ran = cli("resume", cli.script(says("One.", step="first"), says("Two.", step="second"), name="b.jsonl"), "--json")
+    assert (ran.code, ran.json["final"]) == (0, "Two."), ran.err
 
 
 def test_a_run_that_has_not_taken_in_its_plan_yet_is_at_work_too(cli: Cli) -> None:

@@ -38,7 +38,7 @@ class JsonLinesReporter(Silent):
         self.tell(
             RunFinished(
                 run_id=result.run_id,
-                status=result.status,
+                status="failed" if result.status == "running" or result.status == "died" else result.status,
                 error=result.error,
                 usage=result.usage,
                 seconds=result.seconds,

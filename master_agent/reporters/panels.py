@@ -35,7 +35,7 @@ from master_agent.reporters.words import (
     totals,
     why,
 )
-from master_agent.results import Artifact, ErrorInfo, RunResult, RunStatus, StepResult, StepStatus
+from master_agent.results import Artifact, ErrorInfo, RunResult, ShownStatus, StepResult, StepStatus
 
 NARROW = 60  # columns below which a row has no room for its lesser cells
 NARROW_PLAN = 72  # columns below which a table would leave a prompt a word or two a line
@@ -47,11 +47,11 @@ HIGHLIGHTED = 200_000  # characters; to colour and lay out more would take secon
 
 STEP_STYLES: dict[StepStatus, str] = {
     "done": "green", "reused": "green", "failed": "red", "skipped": "yellow", "cancelled": "yellow",
-    "waiting": "cyan", "not_started": "default",
+    "waiting": "cyan", "not_started": "default", "running": "cyan", "died": "red",
 }  # fmt: skip
-RUN_STYLES: dict[RunStatus, str] = {
+RUN_STYLES: dict[ShownStatus, str] = {
     "done": "bold green", "partial": "bold yellow", "failed": "bold red", "cancelled": "bold yellow",
-    "limited": "bold yellow", "waiting": "bold cyan",
+    "limited": "bold yellow", "waiting": "bold cyan", "running": "bold cyan", "died": "bold red",
 }  # fmt: skip
 _MARKDOWN = re.compile(
     r"^ {0,3}(#{1,6} \S|```|~~~|[-*+] \S|\d{1,3}[.)] \S|> |\|.*\|)|\*\*\S|`[^`\n]+`|\[[^\]\n]+\]\([^)\s]+\)",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from master_agent.plan import AgentStep, Plan, Step
 from master_agent.reporters.text import counted, seconds, tokens
-from master_agent.results import Artifact, ErrorInfo, RunResult, RunStatus, StepResult, StepStatus, Usage
+from master_agent.results import Artifact, ErrorInfo, RunResult, ShownStatus, StepResult, StepStatus, Usage
 
 STEP_WORDS: dict[StepStatus, str] = {
     "done": "done",
@@ -17,14 +17,18 @@ STEP_WORDS: dict[StepStatus, str] = {
     "waiting": "waiting for you",
     "not_started": "not started",
     "reused": "reused",
+    "running": "at work",
+    "died": "died",
 }
-RUN_WORDS: dict[RunStatus, str] = {
+RUN_WORDS: dict[ShownStatus, str] = {
     "done": "Done",
     "partial": "Partly done",
     "failed": "Failed",
     "cancelled": "Cancelled",
     "limited": "Stopped at a limit",
     "waiting": "Waiting for you",
+    "running": "At work",
+    "died": "Died",
 }
 _TROUBLES = {
     "rate_limited": "rate limited",

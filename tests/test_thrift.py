@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from master_agent.checker import check
+from master_agent.cli.programs import Manner
 from master_agent.context import Inputs
 from master_agent.dispatcher import Dispatcher
 from master_agent.plan import Plan, Step
 from master_agent.results import StepResult
+from master_agent.settings import load
 from tests.conftest import Cli, says
 from tests.servers import assistant_runs, chat, responses
 from tests.servers.assistants import AssistantsServer
@@ -161,6 +163,21 @@ def test_a_sandbox_is_tried_while_the_planner_thinks(cli: Cli, tried: tuple[Path
     assert ran.code == 0, ran.err
     assert known == [True]
     assert "may run code" in ran.err
+
+
+def test_what_is_tried_while_the_planner_thinks_is_left_off_before_the_run_ends(cli: Cli) -> None:
+    code = Manner(load({}, cli.environ, cli.folder), unsafe=False)
+
+    async def work() -> set[asyncio.Task[Any]]:
+        telling = asyncio.create_task(code.told())
+        for _ in range(1000):
+            if len(asyncio.all_tasks()) >= 4:  # a program's start is a task of its own
+                break
+            await asyncio.sleep(0)
+        await code.end()
+        return {task for task in asyncio.all_tasks() if task not in (asyncio.current_task(), telling)}
+
+    assert asyncio.run(work()) == set()
 
 
 # Events

@@ -90,15 +90,24 @@ class Manner:
     def __init__(self, settings: Settings, *, unsafe: bool) -> None:
         self._find = partial(manner, settings, unsafe=unsafe)
         self._found: asyncio.Task[str] | None = None
+        self._soon: asyncio.TimerHandle | None = None
 
     def hear(self, event: Event) -> None:
         """Begins when the request has gone out, for the first start of a sandbox takes a while."""
         if isinstance(event, ModelCalled) and self._found is None:
-            asyncio.get_running_loop().call_later(WAITING, self._begin)
+            self._soon = asyncio.get_running_loop().call_later(WAITING, self._begin)
 
     async def told(self) -> str:
         """The words, which go on from "may run code"."""
         return await self._begin()
+
+    async def end(self) -> None:
+        """Leaves off, to be called before the event loop ends: that would cut off a start which then never ends."""
+        if self._soon is not None:
+            self._soon.cancel()
+        if self._found is not None and not self._found.done():
+            self._found.cancel()
+            await asyncio.wait({self._found})
 
     def _begin(self) -> asyncio.Task[str]:
         if self._found is None or self._found.cancelled():  # with the event loop of a run that found no model

@@ -99,7 +99,7 @@ def run(
             result = _with_a_model(
                 options,
                 settings,
-                lambda settings: asyncio.run(_run(settings, team, order, story, people, interruption)),
+                lambda settings: asyncio.run(_run(settings, team, order, story, people, interruption, code.end)),
             )
         except (Exception, KeyboardInterrupt) as error:  # the program that listens gets its one end, whatever happened
             reporter.close()
@@ -202,6 +202,7 @@ async def _run(
     story: Callable[[Master], Awaitable[RunResult]],
     people: People,
     interruption: Interruption,
+    last: Callable[[], Awaitable[None]],
 ) -> RunResult:
     async def work() -> RunResult:
         async with build.master(settings, team, order, people, interruption.why) as master:
@@ -215,3 +216,5 @@ async def _run(
     except asyncio.CancelledError:
         # Interrupted before the run had begun, or after it had ended.
         return RunResult(task=order.task, status="cancelled", error=interruption.why())
+    finally:
+        await last()

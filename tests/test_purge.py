@@ -8,8 +8,8 @@ import pytest
 from pydantic import JsonValue
 
 from master_agent.events import Event, ModelReplied, RunFinished, RunStarted, ToolProgressed
+from master_agent.history.purge import remotes
 from master_agent.journal import Journal
-from master_agent.purge import remotes
 from master_agent.rows import LONG_TEXT
 from tests.conftest import Cli
 from tests.servers.assistant_runs import says

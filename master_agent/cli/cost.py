@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -11,7 +10,7 @@ from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.history import RunName
 from master_agent.cli.options import Options, with_options
 from master_agent.database import find_run
-from master_agent.events import Event, ModelCalled, ModelReplied, ToolCalled, ToolReturned
+from master_agent.history.spent import Spent, by_step, calls
 from master_agent.journal import read
 from master_agent.reporters.words import money
 from master_agent.results import Usage
@@ -28,7 +27,6 @@ _NUMBERS = {
 _UNKNOWN = "unknown"
 _LEAST = ("reasoning", "written", "cached", "pictures")  # what a narrow terminal does without, in this order
 _GAP = 2
-_PERHAPS_PAID = Usage(cost_complete=False)  # of a tool that costs money, and whose end nobody has seen
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,58 +61,6 @@ def cost(options: Options, run: RunName = None) -> int:
         if left_out:
             streams.say(f"The terminal is too narrow for {', '.join(left_out)}; --json tells all.")
     return exit_codes.DONE
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What one request to a model, or one use of a tool, has used. `name` is the model or the tool."""
-
-    step: str | None
-    call: str
-    name: str | None
-    usage: Usage
-    status: str
-
-
-def calls(history: Iterable[Event]) -> list[Spent]:
-    """Everything that used something, in order; a request whose answer died with its process is among them."""
-    found: list[Spent] = []
-    open_calls: dict[tuple[str | None, str | None], int] = {}
-    for event in history:
-        key = (event.step, event.call)
-        match event:
-            case ModelCalled():
-                open_calls[key] = len(found)
-                found.append(Spent(event.step, event.call or "", event.model, Usage.unknown(), "no answer"))
-            case ModelReplied() if (place := open_calls.pop(key, None)) is not None:
-                asked = found[place]
-                found[place] = Spent(asked.step, asked.call, asked.name, event.usage, event.status)
-            case ToolCalled() if "pay" in event.effects:
-                open_calls[key] = len(found)
-                found.append(Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID, "no answer"))
-            case ToolReturned():
-                place = open_calls.pop(key, None)
-                ended = _ended(event, pays=place is not None)
-                if place is None:
-                    found.append(ended)
-                else:
-                    found[place] = ended
-    return [one for one in found if one.usage != Usage()]
-
-
-def _ended(event: ToolReturned, *, pays: bool) -> Spent:
-    """A use of a tool that came back; where it `pays` and was cancelled, it may have cost something."""
-    status = "completed" if event.error is None else "cancelled" if event.error.type == "cancelled" else "failed"
-    perhaps = pays and status == "cancelled" and event.usage == Usage()
-    return Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID if perhaps else event.usage, status)
-
-
-def by_step(spent: Iterable[Spent]) -> dict[str | None, list[Spent]]:
-    """The calls of each step, in the order in which steps began; None is the planner."""
-    steps: dict[str | None, list[Spent]] = {}
-    for one in spent:
-        steps.setdefault(one.step, []).append(one)
-    return steps
 
 
 def _total(spent: Iterable[Spent]) -> Usage:

@@ -10,7 +10,7 @@ import typer
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.database import find_run
-from master_agent.explain import Difference, Explained, explained
+from master_agent.history.explain import Difference, Explained, explained
 from master_agent.reporters.text import one_line
 from master_agent.settings import state_folder
 

@@ -11,7 +11,7 @@ import typer
 from master_agent.aggregator import project, so_far
 from master_agent.changes import changes_of
 from master_agent.cli import addresses, exit_codes, reporting, session, streams, vault
-from master_agent.cli.conversation import conversation, tell
+from master_agent.cli.conversation import tell
 from master_agent.cli.lineage import files_of, story_of
 from master_agent.cli.options import EVERYTHING, Options, one_of, with_options
 from master_agent.cli.order import Order
@@ -19,13 +19,14 @@ from master_agent.cli.work import asks_models
 from master_agent.database import RunRecord, find_run, list_runs, undone_by
 from master_agent.errors import UsageError
 from master_agent.events import Event, RunStarted, StepStarted, to_json
+from master_agent.history.conversation import conversation
+from master_agent.history.titles import titles
 from master_agent.journal import read
 from master_agent.remember import Unverified
 from master_agent.reporters.text import counted, one_line, visible
 from master_agent.results import RunStatus
 from master_agent.settings import Settings, load, state_folder
 from master_agent.state import State, fold
-from master_agent.titles import titles
 from master_agent.values import suggestion
 
 RunName = Annotated[

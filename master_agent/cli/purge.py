@@ -14,12 +14,12 @@ from master_agent.cli.options import Options, with_options
 from master_agent.database import RunRecord, find_run, list_runs
 from master_agent.errors import UsageError
 from master_agent.events import Event
+from master_agent.history.purge import Remote, remotes
+from master_agent.history.purge import purge as take_out
+from master_agent.history.titles import titles
 from master_agent.journal import read
-from master_agent.purge import Remote, remotes
-from master_agent.purge import purge as take_out
 from master_agent.reporters.text import counted, one_line, visible
 from master_agent.settings import state_folder
-from master_agent.titles import titles
 
 if TYPE_CHECKING:
     from master_agent.threads.removal import Gone

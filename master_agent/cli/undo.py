@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from master_agent import undo as undoing
 from master_agent.changes import folders, origins
 from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.build import new_run_id
@@ -17,11 +16,12 @@ from master_agent.cli.workshop import PROGRAM
 from master_agent.database import RunRecord, find_run, get_blob, held, list_runs, reading
 from master_agent.errors import UsageError
 from master_agent.events import Event, FileChanged, RunResumed, RunStarted
+from master_agent.history import undo as undoing
+from master_agent.history.provenance import changes
+from master_agent.history.undo import Undone
 from master_agent.journal import Journal, read
-from master_agent.provenance import changes
 from master_agent.reporters.text import counted
 from master_agent.settings import state_folder
-from master_agent.undo import Undone
 from master_agent.workspace import Workspace
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="the beginning of its id", show_default=False)]

@@ -13,8 +13,8 @@ from master_agent.cli import exit_codes, session, streams
 from master_agent.cli.options import Options, with_options
 from master_agent.errors import UsageError
 from master_agent.events import Event
+from master_agent.history.provenance import Made, Outcome, changes, explained, of_file, outcome
 from master_agent.journal import read
-from master_agent.provenance import Made, Outcome, changes, explained, of_file, outcome
 from master_agent.reporters.text import one_line
 from master_agent.settings import state_folder
 

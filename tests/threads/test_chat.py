@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +20,6 @@ from master_agent.threads import (
     TextPiece,
     ThreadState,
     UserTurn,
-    Wire,
 )
 from master_agent.threads.chat import Chat
 from tests.servers.chat import USAGE, ChatServer, call, chunks, deltas, json_body, reply
@@ -144,25 +141,6 @@ def test_a_thread_goes_on_from_its_state_with_the_very_same_request() -> None:
 def test_the_state_of_another_wire_is_refused() -> None:
     with ChatServer() as server, pytest.raises(ModelError, match="began on the wire 'responses'"):
         ask(server, HELLO, state=ThreadState("responses", {"response": "resp_1"}))
-
-
-def test_the_wire_is_a_wire_and_opening_a_thread_asks_nothing() -> None:
-    async def run(server: ChatServer) -> None:
-        wire: Wire = Chat(KEY, server.base_url, MODEL)
-        thread = await wire.open(AGENT)
-        assert (wire.name, thread.agent, thread.state) == ("chat", AGENT, ThreadState("chat"))
-        await thread.cancel()
-        await wire.close()
-
-    with ChatServer() as server:
-        asyncio.run(run(server))
-        assert server.requests == []
-
-
-def test_the_sdk_is_not_imported_before_the_first_request() -> None:
-    program = "import sys, master_agent.threads.chat as c; c.Chat('k', None, 'm'); print('openai' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_an_agents_own_model_temperature_and_length_are_asked_for() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from master_agent.errors import ModelError
 from master_agent.retry import RetryPolicy, retrying
 from master_agent.threads import AgentSpec, CallOptions, Capabilities, Reply
 from master_agent.threads.chat import Chat
 from tests.servers.chat import ChatServer, error, reply
 from tests.servers.loopback import Behaviour, Body
-from tests.threads.chatting import ADDER, AGENT, HELLO, SHAPE, SHAPED, STREAMED, WHOLE, ask, failure, opened, said
+from tests.threads.chatting import ADDER, AGENT, HELLO, SHAPE, SHAPED, STREAMED, WHOLE, ask, opened, said
 
 
 async def patiently(wire: Chat, agent: AgentSpec, options: CallOptions, waits: list[float]) -> Reply:
@@ -90,21 +89,6 @@ def test_what_a_server_refuses_is_left_out_of_the_next_attempt_and_of_every_late
         assert server.faults == []
 
 
-def test_a_refusal_can_be_read_in_the_wires_capabilities_and_in_the_error() -> None:
-    async def run(server: ChatServer) -> tuple[ModelError, Capabilities]:
-        async with opened(server) as wire:
-            assert wire.capabilities.schema == "strict"
-            with pytest.raises(ModelError) as caught:
-                await said(await wire.open(SHAPED), HELLO)
-            return caught.value, wire.capabilities
-
-    with ChatServer([error(400, "response_format of type json_schema is not supported")]) as server:
-        raised, able = asyncio.run(run(server))
-    assert (raised.type, raised.retryable, raised.retry_after) == ("bad_request", True, 0.0)
-    assert "without response_format json_schema" in raised.message
-    assert able.schema == "object"
-
-
 def test_what_one_model_refuses_another_of_the_same_server_is_still_asked_for() -> None:
     warm = replace(AGENT, temperature=0.2)
 
@@ -120,15 +104,6 @@ def test_what_one_model_refuses_another_of_the_same_server_is_still_asked_for() 
     with ChatServer(respond) as server:
         asyncio.run(run(server))
     assert [body.get("temperature") for body in server.bodies] == [0.2, None, 0.2]
-
-
-@pytest.mark.parametrize(
-    "told", ["Invalid 'temperature': above 2", "max_tokens is too large: 9. It supports at most 8", "Your text is bad"]
-)
-def test_a_value_that_is_wrong_is_told_and_not_left_out_in_silence(told: str) -> None:
-    raised = failure(error(400, told), agent=FULL)
-    assert (raised.type, raised.retryable) == ("bad_request", False)
-    assert told in raised.message
 
 
 def test_a_schema_is_asked_for_as_far_as_the_server_can() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -11,14 +13,15 @@ from typing import Any
 
 import pytest
 
+from master_agent.catalogue import HOSTED
 from master_agent.errors import ModelError
-from master_agent.threads import CallOptions, TextPiece, ThreadState, UserTurn, Wire
+from master_agent.threads import CallOptions, Capabilities, TextPiece, ThreadState, UserTurn, Wire
 from master_agent.threads.chat import Chat
 from master_agent.threads.responses import Responses
 from tests.servers import chat, responses
-from tests.servers.chat import ChatServer, hang_before_first_byte, status
+from tests.servers.chat import ChatServer, error, hang_before_first_byte, status
 from tests.servers.responses import ResponsesServer
-from tests.threads.chatting import AGENT, BOTH, HELLO, KEY, STREAMED, WHOLE, ask, refusal, said, wire_to
+from tests.threads.chatting import AGENT, BOTH, HELLO, KEY, MODEL, SHAPED, STREAMED, WHOLE, ask, refusal, said, wire_to
 
 
 @dataclass(frozen=True)
@@ -157,3 +160,64 @@ def test_the_models_of_a_server_are_listed(side: Side) -> None:
     with side.server(key="another-key") as server, pytest.raises(ModelError) as caught:
         asyncio.run(run(server))
     assert caught.value.type == "authentication"
+
+
+@EVERY
+def test_opening_a_thread_asks_nothing(side: Side) -> None:
+    async def run(server: Any) -> Wire:
+        wire = side.wire(KEY, server.base_url, MODEL)
+        thread = await wire.open(AGENT)
+        assert (thread.agent, thread.state) == (AGENT, ThreadState(wire.name))
+        await thread.cancel()
+        await wire.close()
+        return wire
+
+    with side.server() as server:
+        made = asyncio.run(run(server))
+        assert server.requests == []
+    hosted = frozenset(HOSTED) if made.name == "responses" else frozenset[str]()
+    assert (made.name, made.capabilities) == (side.answers.__name__.split(".")[-1], Capabilities(hosted_tools=hosted))
+
+
+def test_the_sdk_is_not_imported_before_the_first_request() -> None:
+    program = (
+        "import sys, master_agent.threads.chat as c, master_agent.threads.responses as r\n"
+        "c.Chat('k', None, 'm'), r.Responses('k', None, 'm'); print('openai' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@ONE_OF_EACH
+def test_a_refusal_can_be_read_in_the_wires_capabilities_and_in_the_error(side: Side) -> None:
+    name = "response_format" if side.wire is Chat else "text.format"
+
+    async def run(server: Any) -> tuple[ModelError, Capabilities]:
+        async with wire_to(side.wire, server) as wire:
+            assert wire.capabilities.schema == "strict"
+            with pytest.raises(ModelError) as caught:
+                await said(await wire.open(SHAPED), HELLO)
+            return caught.value, wire.capabilities
+
+    with side.server([error(400, f"{name} of type json_schema is not supported")]) as server:
+        raised, able = asyncio.run(run(server))
+    assert (raised.type, raised.retryable, raised.retry_after) == ("bad_request", True, 0.0)
+    assert f"without {name} json_schema" in raised.message
+    assert able.schema == "object"
+
+
+@ONE_OF_EACH
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Invalid 'temperature': above 2",
+        "max_tokens is too large: 9. It supports at most 8",
+        "max_output_tokens is too small: 9. Expected at least 16",
+        "Your text is bad",
+    ],
+)
+def test_a_value_that_is_wrong_is_told_and_not_left_out_in_silence(side: Side, told: str) -> None:
+    with side.server([error(400, told)]) as server:
+        raised = refusal(server, agent=replace(SHAPED, temperature=0.2, max_output_tokens=9), kind=side.wire)
+    assert (raised.type, raised.retryable) == ("bad_request", False)
+    assert told in raised.message

@@ -1,14 +1,11 @@
 """The responses wire against a stateful server on loopback: rounds, stores, state, and what is asked for."""
 
 import asyncio
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from master_agent.catalogue import HOSTED
 from master_agent.context import draw_mark
 from master_agent.errors import ModelError
 from master_agent.threads import (
@@ -20,9 +17,7 @@ from master_agent.threads import (
     ThreadState,
     ToolSpec,
     UserTurn,
-    Wire,
 )
-from master_agent.threads.responses import Responses
 from tests.servers.loopback import Body
 from tests.servers.responses import Answer, ResponsesServer, call, reasoning, reply
 from tests.threads.chatting import ADDER, AGENT, BOTH, HELLO, KEY, MODEL, SHAPE, SHAPED, TOOL, outputs
@@ -179,28 +174,6 @@ def test_a_conversation_that_is_kept_elsewhere_is_refused(state: ThreadState, st
     with ResponsesServer() as server, pytest.raises(ModelError, match=told):
         ask(server, HELLO, state=state, store=store)
     assert server.requests == []
-
-
-def test_the_wire_is_a_wire_and_opening_a_thread_asks_nothing() -> None:
-    async def run(server: ResponsesServer) -> None:
-        wire: Wire = Responses(KEY, server.base_url, MODEL, store="conversation")
-        thread = await wire.open(AGENT)
-        assert (wire.name, thread.agent, thread.state) == ("responses", AGENT, ThreadState("responses"))
-        assert wire.capabilities == Capabilities(hosted_tools=frozenset(HOSTED))
-        await thread.cancel()
-        await wire.close()
-
-    with ResponsesServer() as server:
-        asyncio.run(run(server))
-        assert server.requests == []
-
-
-def test_the_sdk_is_not_imported_before_the_first_request() -> None:
-    program = (
-        "import sys, master_agent.threads.responses as r; r.Responses('k', None, 'm'); print('openai' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 # What is asked for

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from master_agent.errors import ModelError
 from master_agent.retry import RetryPolicy, retrying
 from master_agent.threads import AgentSpec, CallOptions, Capabilities, Reply
 from master_agent.threads.responses import Responses
@@ -16,7 +15,7 @@ from tests.servers.chat import error
 from tests.servers.loopback import Body
 from tests.servers.responses import Answer, ResponsesServer, reply
 from tests.threads.chatting import ADDER, AGENT, HELLO, SHAPE, SHAPED, STREAMED, WHOLE, said
-from tests.threads.responding import failure, opened
+from tests.threads.responding import opened
 
 
 async def patiently(wire: Responses, agent: AgentSpec, options: CallOptions, waits: list[float]) -> Reply:
@@ -116,31 +115,6 @@ def test_a_schema_that_is_not_strict_is_asked_for_as_any_object() -> None:
         asyncio.run(run(server))
         assert len(server.faults) == 1
     assert [body["text"]["format"]["type"] for body in server.bodies] == ["json_schema", "json_object"]
-
-
-def test_a_refusal_can_be_read_in_the_wires_capabilities_and_in_the_error() -> None:
-    async def run(server: ResponsesServer) -> tuple[ModelError, Capabilities]:
-        async with opened(server) as wire:
-            assert wire.capabilities.schema == "strict"
-            with pytest.raises(ModelError) as caught:
-                await said(await wire.open(SHAPED), HELLO)
-            return caught.value, wire.capabilities
-
-    with ResponsesServer([error(400, "text.format of type json_schema is not supported")]) as server:
-        raised, able = asyncio.run(run(server))
-    assert (raised.type, raised.retryable, raised.retry_after) == ("bad_request", True, 0.0)
-    assert "without text.format json_schema" in raised.message
-    assert able.schema == "object"
-
-
-@pytest.mark.parametrize(
-    "told",
-    ["Invalid 'temperature': above 2", "max_output_tokens is too small: 9. Expected at least 16", "Your text is bad"],
-)
-def test_a_value_that_is_wrong_is_told_and_not_left_out_in_silence(told: str) -> None:
-    raised = failure(error(400, told), agent=FULL)
-    assert (raised.type, raised.retryable) == ("bad_request", False)
-    assert told in raised.message
 
 
 def test_a_value_that_a_list_includes_is_not_taken_for_a_parameter() -> None:

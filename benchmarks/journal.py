@@ -108,7 +108,7 @@ def a_long_run(folder: Path, steps: int) -> tuple[Path, list[str], dict[str, str
     plan.append({"id": "last", "tool": "read_file", "with": {"path": "nowhere.txt"}, "needs": [f"s{steps - 1}"]})
     (folder / "plan.json").write_text(json.dumps({"plan": plan}))
     (folder / "script.jsonl").write_text('{"repeat": true, "reply": {"text": "Done."}}\n')
-    environ = {**os.environ, "MASTER_AGENT_STATE_DIR": str(state), "MASTER_AGENT_CONFIG_DIR": str(folder)}
+    environ = {**os.environ, "MASTER_AGENT_STATE_DIR": str(state), "MASTER_AGENT_CONFIG_DIR": str(folder / "config")}
     flags = ["--script", str(folder / "script.jsonl"), "--quiet", "--workspace", str(work)]
     subprocess.run([*PROGRAM, "run", str(folder / "plan.json"), *flags], env=environ, capture_output=True, cwd=folder)
     return state / "journal.db", [*PROGRAM, "resume", "--quiet"], environ

@@ -1,9 +1,9 @@
 """From the state of a run to the result object: what every reader of a run is shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from master_agent.events import Event, RunResumed, StepFinished, StepStarted
+from master_agent.events import Event, RunFinished, RunResumed, RunStarted, StepFinished, StepStarted
 from master_agent.plan import AgentStep, Step
 from master_agent.results import Conflict, RunResult, RunStatus, StepResult
 from master_agent.state import State, apply
@@ -40,6 +40,12 @@ def conflicts(state: State) -> tuple[Conflict, ...]:
         )
         for path, events in state.contested.items()
     )
+
+
+def has_ended(history: Sequence[Event]) -> bool:
+    """Whether the events are those of a run that came to its end, and was not gone on with since."""
+    turns = (event for event in reversed(history) if isinstance(event, RunStarted | RunResumed | RunFinished))
+    return isinstance(next(turns, None), RunFinished)
 
 
 def so_far(history: Iterable[Event], *, alive: bool) -> RunResult:

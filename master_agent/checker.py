@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from master_agent.errors import PlanError
 from master_agent.plan import MAX_BYTES, MAX_NEEDS, MAX_STEPS, STEP_ID, AgentStep, Order, Plan, Step, ToolStep
 from master_agent.references import FIELDS, Malformed, Reference, find, rename
-from master_agent.values import clean, kind, quoted, suggestion
+from master_agent.values import bounded, clean, kind, quoted, suggestion
 
 MOST_CIRCLES = 50
 MOST_COMPARED = 30_000  # ids that are compared with wrong ones, to find the nearest
@@ -68,7 +68,7 @@ def check(
     where given, take the place of the plan's own.
     """
     try:
-        return _Checker(agents, tools, lenient).plan(clean(raw), clean(task), clean(params), repaired)
+        return _Checker(agents, tools, lenient).plan(clean(bounded(raw)), clean(task), clean(params), repaired)
     except RecursionError:
         raise PlanError("the plan is nested too deeply") from None
 

@@ -47,7 +47,7 @@ def _place() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         numbers, clock = Path("/proc/self/ns/pid").readlink(), Path("/proc/self/ns/time")
         clock = clock.readlink() if clock.is_symlink() else Path()  # old kernels have one clock for all
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(errors="replace")  # the program's name in it is cut at 15 bytes
     except OSError:
         return ""
     # A /proc that was mounted for other namespaces tells of other processes: it knows this one by more numbers.
@@ -58,7 +58,7 @@ def _place() -> str:
 def _began(pid: int) -> str:
     """When the process began, in ticks since the kernel's start; `ended` for a dead one, empty where it is not told."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         state, threads, began = fields[0], int(fields[17]), fields[19]
     except (OSError, ValueError, IndexError):
         return ""

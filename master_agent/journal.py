@@ -187,8 +187,8 @@ class Journal:
         if self._closed:
             raise JournalError("the journal is closed")
         stamped, body = events.written(self._stamp(event))
-        apply(self.state, stamped)
         body, blobs = without_long_texts(body)
+        apply(self.state, stamped)
         row = (self.run_id, self._seq, stamped.type, stamped.step, stamped.at or "", body)
         self._note_begin(stamped)
         self._put(_Entry(row, {**blobs, **(contents or {})}, stamped, safe, self._done(stamped)))

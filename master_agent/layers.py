@@ -20,6 +20,7 @@ from master_agent.retry import RetryPolicy, retrying
 from master_agent.secrets import Secrets
 from master_agent.threads import Call, CallRequest, Reply, TextPiece, Thread, ThreadState
 from master_agent.tools import Tool, ToolCall, ToolOutput, Use
+from master_agent.values import bounded
 
 Sleep = Callable[[float], Awaitable[None]]
 CANCELLED = ErrorInfo(type="cancelled", message="cancelled while it ran")
@@ -247,6 +248,7 @@ def _broke(tool: str, error: BaseException) -> ToolOutput:
 def _sound(tool: str, output: ToolOutput) -> ToolOutput:
     """The output, when it is of values that can be kept; ToolError otherwise."""
     try:
+        bounded(output.data)
         ToolReturned.model_validate(
             {
                 "tool": tool,
@@ -257,6 +259,8 @@ def _sound(tool: str, output: ToolOutput) -> ToolOutput:
                 "error": output.error,
             }
         )
+    except RecursionError as error:
+        raise ToolError(f"the tool {tool} left what cannot be kept: data: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"][:2])

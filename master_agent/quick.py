@@ -35,7 +35,8 @@ def beside_waiting(module: str, after: float = WAITING) -> None:
     import asyncio
 
     def import_it() -> None:
-        with suppress(ImportError), importing():
+        # Whatever it is: who needs the module will be told when they import it themselves.
+        with suppress(Exception), importing():
             import_module(module)
 
     loop = asyncio.get_running_loop()

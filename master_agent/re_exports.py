@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -61,11 +62,16 @@ class _LookUp(Loader):
                 found = getattr(import_module(f".{within}", package), original)
                 setattr(module, name, found)
                 return found
-            if name in self._modules:
+            if name in self._modules or (not name.startswith("_") and find_spec(f".{name}", package) is not None):
                 return import_module(f".{name}", package)
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-        vars(module).update(__getattr__=look_up, __dir__=lambda: sorted({*vars(module), *self._names, *self._modules}))
+        known = {*self._names, *self._modules}
+        vars(module).update(
+            __getattr__=look_up,
+            __dir__=lambda: sorted({*vars(module), *known}),
+            __all__=[name for name in known if not name.startswith("_")],  # what `import *` brings without us
+        )
 
 
 def _passed_on(source: str) -> dict[str, tuple[str, str]]:

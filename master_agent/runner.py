@@ -21,6 +21,7 @@ from master_agent.remember import Memory
 from master_agent.results import Artifact, ErrorInfo, StepResult
 from master_agent.threads import AgentSpec, Call, CallOptions, ModelToolCall, Thread, ToolSpec, UserTurn, Wire
 from master_agent.tools import Files, Tool, ToolCall, ToolOutput, Use
+from master_agent.values import bounded
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _schema_fault(text: str, schema: Mapping[str, Any]) -> str | None:
     import jsonschema
 
     try:
-        value = json.loads(_unfenced(text))
+        value = bounded(json.loads(_unfenced(text)))
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end

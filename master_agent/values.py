@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+MOST_DEPTH = 100  # levels; what reads events back goes no deeper than 200
+
 
 def clean(value: Any) -> Any:
     """The JSON value as it can be written down: half characters become �, and NaN and infinity null.
@@ -31,6 +33,20 @@ def _cleaned(value: Any) -> Any:
         case dict():
             return {_cleaned(name): _cleaned(item) for name, item in value.items()}
     return value
+
+
+def bounded(value: Any) -> Any:
+    """The JSON value; RecursionError when it is nested so deeply that it could not be read back once written down."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        level = [inner for item in level if isinstance(item, dict | list) for inner in _parts(item)]
+        if not level:
+            return value
+    raise RecursionError(f"it is nested deeper than {MOST_DEPTH} levels")
+
+
+def _parts(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:

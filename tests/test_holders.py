@@ -44,6 +44,19 @@ def test_a_process_that_is_there_is_not_gone_stopped_or_not_and_one_that_has_end
 
 
 @linux
+def test_a_program_whose_name_is_cut_within_a_letter_has_a_name_all_the_same() -> None:
+    program = """
+from pathlib import Path
+Path("/proc/self/comm").write_bytes("mein-master-für".encode()[:14] + b"\\xc3")
+from master_agent.holders import is_gone, new_holder
+print(new_holder().count("/"), is_gone(new_holder()))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+    assert ran.stdout.split() == ["4", "False"], ran.stderr
+
+
+@linux
 def test_a_number_that_another_process_has_got_since_is_no_sign_of_life() -> None:
     mine = new_holder()
 

@@ -356,6 +356,7 @@ def test_whatever_a_strangers_tool_raises_becomes_an_output(error: BaseException
         (ToolOutput("x", {"a": {1: 2}}), "data.a"),  # type: ignore[dict-item]
         (ToolOutput(5), "text"),  # type: ignore[arg-type]
         (ToolOutput("x", artifacts=({"path": "a"},)), "artifacts"),  # type: ignore[arg-type]
+        (ToolOutput("x", {"a": json.loads("[" * 120 + "]" * 120)}), "data: it is nested deeper than 100 levels"),
     ],
 )
 def test_what_a_strangers_tool_leaves_must_be_something_that_can_be_kept(

@@ -347,7 +347,7 @@ def test_half_a_character_and_numbers_that_json_has_not_can_be_written_down_afte
     assert '"path": input should be a valid string, found null' in "".join(faults(numbers))
 
 
-@pytest.mark.parametrize("depth", [100, 300, 900, 5000])
+@pytest.mark.parametrize("depth", [100, 150, 300, 900, 5000])
 def test_arguments_that_are_nested_without_end_are_a_fault(depth: int) -> None:
     value: Any = "x"
     for _ in range(depth):

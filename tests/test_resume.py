@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_a_run_at_work_is_not_resumed_by_another_process(cli: Cli) -> None:
     assert cli("show").out.splitlines()[-1].startswith("At work: ")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
+
+
+def test_a_run_that_ends_while_it_is_shown_is_shown_as_its_events_have_it(cli: Cli) -> None:
+    assert cli("run", cli.plan(FIRST), cli.script(says("One.")), "--quiet").code == 0
+    with sqlite3.connect(cli.home / "state" / "journal.db") as database:  # as the list of runs had it the moment before
+        database.execute("UPDATE runs SET status = NULL")
+
+    ran = cli("show", "--json")
+
+    assert (ran.json["status"], ran.json["results"]["first"]["status"]) == ("done", "done")
 
 
 def test_the_run_of_a_process_that_was_killed_is_free_at_once(cli: Cli) -> None:

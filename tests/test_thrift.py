@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from master_agent.dispatcher import Dispatcher
 from master_agent.plan import Plan, Step
 from master_agent.results import StepResult
 from master_agent.settings import load
-from tests.conftest import Cli, says
+from tests.conftest import Cli, plans, says
 from tests.servers import assistant_runs, chat, responses
 from tests.servers.assistants import AssistantsServer
 from tests.servers.chat import ChatServer
@@ -165,16 +167,43 @@ def test_a_sandbox_is_tried_while_the_planner_thinks(cli: Cli, tried: tuple[Path
     assert "may run code" in ran.err
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is Linux's")
+@pytest.mark.parametrize("agent", ["image", "code"])
+def test_a_sandbox_that_does_not_start_holds_up_no_run_for_long(cli: Cli, agent: str) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        program = Path(made) / "bwrap"
+        program.write_text("#!/bin/sh\ntrap '' TERM\nexec sleep 61.25\n")
+        program.chmod(0o755)
+        Path(made).chmod(0o777)
+        plan = plans({"id": "only", "agent": agent, "prompt": "Say it.", "needs": []})
+        ran = cli(
+            *("Say it", cli.script(plan, says("Done."))),
+            "--yes",
+            env={"PATH": f"{made}:{os.environ['PATH']}"},
+            timeout=30,
+        )
+        left = subprocess.run(["pgrep", "-f", "sleep 61.25"], capture_output=True, text=True).stdout
+
+    assert ran.code == 0, ran.err
+    assert ("in a sandbox that is still being tried" in ran.err) == (agent == "code")
+    assert left == ""
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="there is nothing to try")
 def test_what_is_tried_while_the_planner_thinks_is_left_off_before_the_run_ends(cli: Cli) -> None:
-    code = Manner(load({}, cli.environ, cli.folder), unsafe=False)
+    code = Manner(load({}, cli.environ, cli.folder), lambda _: True, unsafe=False)
 
     async def work() -> set[asyncio.Task[Any]]:
         telling = asyncio.create_task(code.told())
-        for _ in range(1000):
+        for _ in range(10_000):
             if len(asyncio.all_tasks()) >= 4:  # a program's start is a task of its own
                 break
             await asyncio.sleep(0)
-        await code.end()
+        else:
+            raise AssertionError("no sandbox is being tried")
+        async with asyncio.timeout(30):
+            await code.end()
         return {task for task in asyncio.all_tasks() if task not in (asyncio.current_task(), telling)}
 
     assert asyncio.run(work()) == set()

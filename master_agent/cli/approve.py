@@ -32,6 +32,7 @@ from master_agent.tools import Effect
 from master_agent.workspace import Workspace
 
 PICTURES = "generate_image"
+TRYING = 1.0  # seconds that a run waits for the words how code will be run, when nobody is asked
 
 
 def maker(settings: Settings) -> str:
@@ -174,7 +175,7 @@ class Asking:
     reporter: Reporter
     team: Team
     settings: Settings
-    code: Callable[[], Awaitable[str]]
+    code: Callable[[float | None], Awaitable[str]]
     yes: bool
     show: Callable[[Plan, Sequence[str]], None]
     stdin: TextIO
@@ -206,15 +207,15 @@ class Asking:
     async def _approved(self, plan: Plan) -> Approved:
         """A plan that is not asked about; what nobody hears is not found out, for it may take a program's start."""
         if self.heard:
-            self.reporter.plan(plan, await self._effects(plan))
+            self.reporter.plan(plan, await self._effects(plan, within=TRYING))
         else:
             for line in of_this_folder(plan, self.team, self.trust):
                 streams.say(line)
         await self._trusted(plan)
         return Approved(plan)
 
-    async def _effects(self, plan: Plan) -> list[str]:
-        code = await self.code() if executing(plan, self.team) else ""
+    async def _effects(self, plan: Plan, within: float | None = None) -> list[str]:
+        code = await self.code(within) if executing(plan, self.team) else ""
         return effects(plan, self.team, self.settings, code=code, trust=self.trust)
 
     async def _trusted(self, plan: Plan) -> None:

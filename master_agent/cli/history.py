@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from master_agent.aggregator import project, so_far
+from master_agent.aggregator import has_ended, project, so_far
 from master_agent.changes import changes_of
 from master_agent.cli import addresses, exit_codes, reporting, session, streams, vault
 from master_agent.cli.conversation import tell
@@ -244,10 +244,11 @@ def show(options: Options, run: RunName = None, *, thread: Thread = None) -> int
     if record.origin == "undo" and not options.json:
         for change in changes_of(history):
             streams.write(f"{'removed' if change.removed else 'restored'} {change.file.path}")
-    if record.status is None and not options.json:
+    ended = has_ended(history)  # which may have come after what the list of runs says
+    if not ended and not options.json:
         on = f"its process died; go on with it: master-agent resume {record.run_id}"
         streams.say(f"{record.run_id}: {'at work; this is how far it has come' if record.alive else on}")
-    result = so_far(history, alive=record.alive) if record.status is None else project(fold(history))
+    result = project(fold(history)) if ended else so_far(history, alive=record.alive)
     with reporting.open_reporter(options, None) as (reporter, _):
         reporter.finish(result)
     return exit_codes.DONE

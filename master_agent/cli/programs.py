@@ -1,12 +1,14 @@
 """From settings to how code is run: the sandbox, its limits and its Python, and what a person is told of them."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from master_agent.errors import SandboxError, SettingsError
-from master_agent.events import Event, ModelCalled
+from master_agent.events import Event, ModelCalled, PlanMade
+from master_agent.plan import Plan
 from master_agent.quick import WAITING
 from master_agent.sandbox import ProgramLimits, Sandbox
 from master_agent.settings import Settings
@@ -85,34 +87,52 @@ def python(settings: Settings) -> Path | None:
 
 
 class Manner:
-    """How code will be run, in words; found out while the planner's answer is waited for, where somebody listens."""
+    """How code will be run, in words; found out while the planner's answer is waited for, where somebody listens.
 
-    def __init__(self, settings: Settings, *, unsafe: bool) -> None:
+    `runs_code` says of a plan whether it may: for one that may not, nothing is found out to its end.
+    """
+
+    def __init__(self, settings: Settings, runs_code: Callable[[Plan], bool], *, unsafe: bool) -> None:
         self._find = partial(manner, settings, unsafe=unsafe)
+        self._runs_code = runs_code
         self._found: asyncio.Task[str] | None = None
+        self._left: list[asyncio.Task[str]] = []
         self._soon: asyncio.TimerHandle | None = None
 
     def hear(self, event: Event) -> None:
         """Begins when the request has gone out, for the first start of a sandbox takes a while."""
-        if isinstance(event, ModelCalled) and self._found is None:
-            self._soon = asyncio.get_running_loop().call_later(WAITING, self._begin)
+        match event:
+            case ModelCalled() if self._found is None:
+                self._soon = asyncio.get_running_loop().call_later(WAITING, self._begin)
+            case PlanMade() if not self._runs_code(event.plan):
+                self._leave_off()
 
-    async def told(self) -> str:
-        """The words, which go on from "may run code"."""
-        return await self._begin()
+    async def told(self, within: float | None = None) -> str:
+        """The words, which go on from "may run code"; after so many seconds that it is not known yet."""
+        found = self._begin()
+        await asyncio.wait({found}, timeout=within)
+        return found.result() if found.done() else "in a sandbox that is still being tried"
 
     async def end(self) -> None:
         """Leaves off, to be called before the event loop ends: that would cut off a start which then never ends."""
-        if self._soon is not None:
-            self._soon.cancel()
-        if self._found is not None and not self._found.done():
-            self._found.cancel()
-            await asyncio.wait({self._found})
+        self._leave_off()
+        for found in self._left:
+            await asyncio.wait({found})
+            if not found.cancelled():
+                found.exception()  # looked at, for nobody waits for it any more
 
     def _begin(self) -> asyncio.Task[str]:
-        if self._found is None or self._found.cancelled():  # with the event loop of a run that found no model
+        if self._found is None:
             self._found = asyncio.create_task(self._find())
         return self._found
+
+    def _leave_off(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+        if self._found is not None:
+            self._found.cancel()
+            self._left.append(self._found)
+            self._found = None
 
 
 async def manner(settings: Settings, *, unsafe: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from master_agent.aggregator import project
 from master_agent.cli import addresses, build, exit_codes, failures, keys, programs, reporting, streams, vault
-from master_agent.cli.approve import Asking
+from master_agent.cli.approve import Asking, executing
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.options import Options
 from master_agent.cli.order import Order, People, Team
@@ -73,7 +73,8 @@ def run(
         for notice in (*settings.notices, *addresses.strange(settings)):
             reporter.notice(notice)
         interruption = Interruption(reporter)
-        heard, code = not (options.quiet or options.for_programs), programs.Manner(settings, unsafe=options.unsafe_exec)
+        heard = not (options.quiet or options.for_programs)
+        code = programs.Manner(settings, lambda plan: bool(executing(plan, team)), unsafe=options.unsafe_exec)
         if order.planner and show is None and (heard or not yes):
             listeners.append(code.hear)
         asking = Asking(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Item = Mapping[str, Any]
 
 CONVERSATIONS = "/conversations"
-NO_ROUTE = (404, 405, 501)
+NOT_THERE = 404
+NO_ROUTE = (NOT_THERE, 405, 501)
 LOCKED = "conversation_locked"
 _PAGE, _PAGES = 100, 100  # items that are asked for at once, and how often
 
@@ -52,14 +53,26 @@ async def take_back(
     """
     deadline = Deadline.after(seconds, f"did not tell what the conversation holds within {seconds:g} s")
     place = f"{CONVERSATIONS}/{quote(id_, safe='')}/items"
+    deleted = 0
     try:
         for item in await _behind(client, server, place, known, deadline):
-            await _ask(client, server, "DELETE", f"{place}/{quote(item, safe='')}", deadline)
+            deleted += await _delete(client, server, f"{place}/{quote(item, safe='')}", deadline)
     except ModelError as error:
         if (locked := busy(error)) is not None:
             raise locked from error
-        if answered(error)[0] not in NO_ROUTE:
+        if deleted or answered(error)[0] not in NO_ROUTE:
             raise
+
+
+async def _delete(client: "AsyncOpenAI", server: Server, path: str, deadline: Deadline) -> bool:
+    """Whether the item was deleted: one that is not there needs no more, gone or kept by a server that deletes none."""
+    try:
+        await _ask(client, server, "DELETE", path, deadline)
+    except ModelError as error:
+        if answered(error)[0] != NOT_THERE:
+            raise
+        return False
+    return True
 
 
 async def _behind(

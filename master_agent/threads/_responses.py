@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,9 +106,9 @@ class Answer:
 
     @property
     def last(self) -> str:
-        """The id of the last item; empty where it has none."""
-        items = self._output()
-        return _string(items[-1].get("id")) if items else ""
+        """The id of the last item, be it one that cannot be sent back; empty where it has none."""
+        items = self._found()
+        return _string(_mapping(items[-1]).get("id")) if items else ""
 
     @property
     def usage(self) -> Usage | None:
@@ -125,13 +125,16 @@ class Answer:
         self.finish = str(finish)
 
     def _output(self) -> tuple[Item, ...]:
+        """The items of the response that can be sent back."""
+        return tuple(_returnable(item) for item in map(_mapping, self._found()) if _wanted(item))
+
+    def _found(self) -> Sequence[object]:
         """The items of the response; some servers leave them out of its last event, or give nothing but deltas."""
         output = self.response.get("output")
-        items: Iterable[object] = output if isinstance(output, list) else ()
-        found = items or [self._done[index] for index in sorted(self._done)]
+        found = output if isinstance(output, list) and output else [self._done[index] for index in sorted(self._done)]
         if not found and (text := "".join(self._text)):
             found = [{"type": "message", "role": "assistant", "content": text}]
-        return tuple(_returnable(item) for item in map(_mapping, found) if _wanted(item))
+        return found
 
     def _calls(
         self, items: tuple[Item, ...], taken: AbstractSet[str] | None

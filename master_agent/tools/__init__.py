@@ -27,7 +27,7 @@ from master_agent.context import Inputs
 from master_agent.errors import MasterAgentError, SettingsError, ToolError
 from master_agent.references import find
 from master_agent.results import Artifact, ErrorInfo, Usage
-from master_agent.values import suggestion
+from master_agent.values import bounded, suggestion
 
 if TYPE_CHECKING:
     from master_agent.fetch import Fetcher
@@ -201,7 +201,7 @@ class Tool:
         values: Any = arguments
         if isinstance(arguments, str):
             try:
-                values = json.loads(arguments or "{}")
+                values = bounded(json.loads(arguments or "{}"))
             except (ValueError, RecursionError) as error:
                 why = error.msg if isinstance(error, json.JSONDecodeError) else "numbers or brackets without end"
                 raise ToolError(f"the arguments are not JSON ({why})", type="wrong_arguments") from None

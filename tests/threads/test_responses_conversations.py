@@ -122,6 +122,22 @@ def test_what_cannot_be_taken_back_now_is_when_it_is_tried_again(method: str, be
     assert heard(items) == ["user", "assistant", "user", "assistant"]
 
 
+def test_an_item_that_is_gone_already_keeps_no_other_from_being_taken_back() -> None:
+    async def run(server: ResponsesServer) -> Reply:
+        async with opened(server, store="conversation") as wire:
+            thread = await wire.open(ADDER)
+            await said(thread, HELLO)
+            with pytest.raises(ModelError):
+                await said(thread, UserTurn("Pay 5"))
+            return (await said(thread, UserTurn("Pay 5")))[1]
+
+    rounds = [reply("Hello."), reply("Lost.", lost=True), reply("Yes.")]
+    with Telling(rounds, "DELETE", error(404, "Item with id 'msg_1' not found."), 1) as server:
+        assert asyncio.run(run(server)).text == "Yes."
+        [items] = server.conversations.values()
+    assert heard(items).count("user") == 2
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("code", [404, 405])
 def test_a_server_that_lists_or_deletes_no_items_is_told_the_turn_again(method: str, code: int) -> None:

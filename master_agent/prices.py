@@ -123,7 +123,10 @@ def pictures(provider: str, model: str, count: int) -> Decimal | None:
 def with_pictures(usage: Usage, provider: object, model: object) -> Usage:
     """The usage of a tool that made pictures, with their cost where that is known."""
     cost = pictures(str(provider), str(model), usage.images) if usage.images else None
-    return usage if cost is None else usage.model_copy(update={"cost_usd": in_dollars(cost)})
+    if cost is None:
+        return usage
+    only_pictures = usage == Usage(images=usage.images)
+    return usage.model_copy(update={"cost_usd": in_dollars(cost), "cost_complete": only_pictures})
 
 
 def in_dollars(cost: Decimal) -> float:

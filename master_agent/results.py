@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from master_agent.errors import ErrorType, MasterAgentError
 
@@ -29,10 +29,14 @@ class Contract(BaseModel):
     )
 
 
+_PAID_FOR = ("calls", "images", "input_tokens", "output_tokens")
+
+
 class Usage(Contract):
     """What was consumed. A number that a server did not report is null, and `complete` is then false.
 
-    `cost_usd` is null when no price is known, and not all of the cost when `cost_complete` is false.
+    `cost_usd` is null when no price is known. Where something was used whose cost is not known, or is known in part
+    only, `cost_complete` is false.
     """
 
     calls: int = 0
@@ -44,7 +48,14 @@ class Usage(Contract):
     images: int = 0
     cost_usd: float | None = None
     complete: bool = True
-    cost_complete: bool = True
+    cost_complete: bool = Field(default=True, validate_default=True)
+
+    @field_validator("cost_complete")
+    @classmethod
+    def _not_without_a_price(cls, complete: bool, used: ValidationInfo) -> bool:
+        """What was used at a price that nobody knows makes no whole cost, whoever says so."""
+        priced = used.data.get("cost_usd") is not None
+        return complete and (priced or not any(used.data.get(name) for name in _PAID_FOR))
 
     @classmethod
     def unknown(cls) -> "Usage":
@@ -77,14 +88,8 @@ class Usage(Contract):
             images=sum(usage.images for usage in every),
             cost_usd=round(sum(costs), 9) if costs else None,
             complete=all(usage.complete for usage in every),
-            cost_complete=all(usage.cost_complete for usage in every)
-            and not (costs and any(usage.unpriced for usage in every)),
+            cost_complete=all(usage.cost_complete for usage in every),
         )
-
-    @property
-    def unpriced(self) -> bool:
-        """Whether something was used whose cost is not known."""
-        return self.cost_usd is None and bool(self.calls or self.images or self.tokens)
 
     @property
     def tokens(self) -> int | None:

@@ -76,7 +76,7 @@ def test_the_server_decides_whose_price_it_is_and_else_the_models_name(
         (used(10_000, 500), False, 0.0175, True),
         (used(10_000, 500), True, 0.0175, False),
         (used(10_000, None), False, 0.0125, False),
-        (Usage.unknown(), False, None, True),
+        (Usage.unknown(), False, None, False),
     ],
 )
 def test_a_cost_that_is_not_all_is_marked(usage: Usage, more: bool, cost: float | None, whole: bool) -> None:
@@ -120,7 +120,10 @@ def test_pictures_cost_what_our_table_says(provider: str, model: str, dollars: s
 
 
 def test_what_is_no_picture_costs_nothing_by_the_table() -> None:
-    assert with_pictures(Usage(), "replicate", "black-forest-labs/flux-schnell") == Usage()
+    drawn = ("replicate", "black-forest-labs/flux-schnell")
+    assert with_pictures(Usage(), *drawn) == Usage()
+    assert with_pictures(Usage(images=1), *drawn).cost_complete
+    assert not with_pictures(Usage(images=1, input_tokens=9), *drawn).cost_complete  # the tokens have a price, too
 
 
 # Whole runs.
@@ -165,7 +168,11 @@ def test_what_has_no_price_is_unknown_and_never_0(cli: Cli) -> None:
     with ChatServer(lambda _: reply("Hello.", usage=TOKENS)) as server:
         ran = cli("run", cli.plan(NOTE), "--openai-base-url", server.base_url, "--model", "nobodys", "--json")
 
-    assert ran.json["usage"]["cost_usd"] is None
+    told = cli("cost", "--json").json
+    (step,) = told["steps"]
+    used = [ran.json["usage"], ran.json["results"]["note"]["usage"], told["total"], step["usage"]]
+    used += [call["usage"] for call in step["calls"]]
+    assert [(one["cost_usd"], one["cost_complete"]) for one in used] == [(None, False)] * 5
     assert cli("cost").out.splitlines()[-1].endswith("unknown")
 
 

@@ -46,6 +46,29 @@ def test_nothing_added_changes_nothing() -> None:
         assert usage + Usage() == Usage() + usage == usage
 
 
+@pytest.mark.parametrize(
+    ("usage", "whole"),
+    [
+        (Usage(), True),  # nothing was used: nothing is owed
+        (Usage(calls=1, input_tokens=0, output_tokens=0), False),
+        (Usage(calls=1, cost_usd=0.0), True),
+        (Usage(calls=1, cost_usd=0.5, cost_complete=False), False),
+        (Usage(output_tokens=3), False),
+        (Usage.unknown(), False),
+        (PICTURE, False),
+        (Usage(images=2, cost_usd=0.006), True),
+        (Usage.model_validate({"calls": 1, "cost_complete": True}), False),  # as an earlier version wrote it
+        (KNOWN + Usage(), True),
+        (KNOWN + PICTURE, False),
+        (PICTURE + PICTURE, False),
+        (KNOWN + Usage(cost_complete=False), False),
+    ],
+)
+def test_a_cost_is_whole_only_where_all_that_was_used_has_a_price(usage: Usage, whole: bool) -> None:
+    assert usage.cost_complete is whole
+    assert Usage.model_validate_json(usage.model_dump_json()) == usage
+
+
 def test_no_cost_is_null_until_one_is_known() -> None:
     assert (Usage() + PICTURE).cost_usd is None
     assert (PICTURE + KNOWN).cost_usd == 0.5

@@ -44,7 +44,8 @@ def what_is_told(agent: AgentSpec, turn: Turn, model: str | None) -> Data:
 
 def what_is_said(reply: Reply, coded: Callable[[bytes], str]) -> Data:
     """A reply as a script has it; what is empty is left out."""
-    usage = None if reply.usage is None else reply.usage.model_dump(exclude_none=True, exclude={"cost_usd"})
+    priced = {"cost_usd", "cost_complete"}  # by this side, not by the server
+    usage = None if reply.usage is None else reply.usage.model_dump(exclude_none=True, exclude=priced)
     kept: dict[str, Any] = {
         "text": reply.text,
         "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in reply.calls],

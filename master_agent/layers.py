@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -151,19 +151,31 @@ def written_down(
         try:
             output = await use(call)
         except asyncio.CancelledError:
-            journal.note(ToolReturned(**who, tool=call.tool, asked=call.id, error=CANCELLED, seconds=clock() - began))
+            spent, seconds = Usage(cost_complete="pay" not in effects), clock() - began
+            journal.note(
+                ToolReturned(**who, tool=call.tool, asked=call.id, usage=spent, error=CANCELLED, seconds=seconds)
+            )
             raise
-        note_output(journal, call, output, who, clock() - began)
+        note_output(journal, tools, call, output, who, clock() - began)
         return output
 
     return use_and_write
 
 
 def note_output(
-    journal: Journal, call: ToolCall, output: ToolOutput, who: Where | None = None, seconds: float = 0.0
+    journal: Journal,
+    tools: Mapping[str, Tool],
+    call: ToolCall,
+    output: ToolOutput,
+    who: Where | None = None,
+    seconds: float = 0.0,
 ) -> None:
-    """Writes down what came of a tool; pictures that it shows are kept with it."""
+    """Writes down what came of a tool, with what it cost; pictures that it shows are kept with it."""
     who = who or Where(step=call.step, attempt=call.inputs.attempt, call=call.id)
+    used = with_pictures(output.usage, output.data.get("provider"), output.data.get("model"))
+    pays = call.tool in tools and "pay" in tools[call.tool].effects
+    if pays and output.error is None and used.cost_usd is None:
+        used = used.model_copy(update={"cost_complete": False})  # it did what it asks money for, and said no sum
     event = ToolReturned(
         **who,
         tool=call.tool,
@@ -172,20 +184,20 @@ def note_output(
         data=output.data,
         artifacts=output.artifacts,
         pictures=[picture.to_data() for picture in output.pictures],
-        usage=with_pictures(output.usage, output.data.get("provider"), output.data.get("model")),
+        usage=used,
         error=output.error,
         seconds=seconds,
     )
     journal.note(event, {picture.sha256: picture.content for picture in output.pictures})
 
 
-def refusals_noted(use: Use, journal: Journal) -> Use:
+def refusals_noted(use: Use, journal: Journal, tools: Mapping[str, Tool]) -> Use:
     """Writes down uses that were refused for their arguments, and so never came to be."""
 
     async def use_and_note(call: ToolCall) -> ToolOutput:
         output = await use(call)
         if output.error is not None and output.error.type == "wrong_arguments":
-            note_output(journal, call, output)
+            note_output(journal, tools, call, output)
         return output
 
     return use_and_note

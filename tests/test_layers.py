@@ -14,6 +14,7 @@ import pytest
 from master_agent.context import Inputs
 from master_agent.errors import MasterAgentError, ModelError, ToolError
 from master_agent.events import Event, ModelCalled, ModelReplied, TextDelta, ToolCalled, ToolReturned
+from master_agent.history.spent import calls as spent
 from master_agent.journal import Journal, read
 from master_agent.layers import asked, deadline, in_time, retried, settled, written_down
 from master_agent.plan import AgentStep, Step, ToolStep
@@ -250,7 +251,13 @@ async def save(about: str) -> str:
     return about
 
 
-TOOLS: dict[str, Tool] = {"think": think, "look": look, "save": save}
+@tool(effects={"pay"})
+async def buy(about: str) -> str:
+    "Buys."
+    return about
+
+
+TOOLS: dict[str, Tool] = {"think": think, "look": look, "save": save, "buy": buy}
 
 
 def use_of(name: str, **arguments: Any) -> ToolCall:
@@ -309,7 +316,35 @@ def test_what_a_tool_is_given_and_gives_is_written_down(record: Record) -> None:
     assert record.journal.state.usage.images == 1
 
 
-def test_a_tool_that_is_cancelled_is_written_down_as_cancelled(record: Record) -> None:
+def drawn(provider: str, model: str, count: int) -> ToolOutput:
+    return ToolOutput("drawn", {"provider": provider, "model": model}, usage=Usage(images=count))
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "cost", "whole"),
+    [
+        ("buy", ToolOutput("bought"), None, False),  # who asks money for it and names no sum has not done it for 0
+        ("buy", ToolOutput("bought", usage=Usage(input_tokens=5)), None, False),
+        ("buy", ToolOutput("bought", usage=Usage(cost_usd=0.5)), 0.5, True),
+        ("buy", ToolOutput("bought", usage=Usage(cost_usd=0.5, cost_complete=False)), 0.5, False),
+        ("buy", ToolOutput.failed(ToolError("refused")), None, True),
+        ("buy", drawn("replicate", "black-forest-labs/flux-schnell", 2), 0.006, True),
+        ("buy", drawn("placeholder", "", 1), 0, True),
+        ("buy", drawn("openai", "gpt-image-2", 1), None, False),
+        ("save", ToolOutput("saved"), None, True),
+    ],
+)
+def test_what_a_tool_costs_is_known_or_said_to_be_unknown(
+    record: Record, name: str, output: ToolOutput, cost: float | None, whole: bool
+) -> None:
+    run(written_down(gives(output), record.journal, TOOLS)(use_of(name)))
+    used = record.events[-1].usage
+    assert (used.cost_usd, used.cost_complete) == (cost, whole)
+    assert record.journal.state.usage == used == sum((one.usage for one in spent(record.events)), Usage())
+
+
+@pytest.mark.parametrize(("name", "whole"), [("save", True), ("buy", False)])
+def test_a_tool_that_is_cancelled_is_written_down_as_cancelled(record: Record, name: str, whole: bool) -> None:
     started = asyncio.Event()
 
     async def hang(_: ToolCall) -> ToolOutput:
@@ -318,7 +353,7 @@ def test_a_tool_that_is_cancelled_is_written_down_as_cancelled(record: Record) -
         raise AssertionError
 
     async def run() -> None:
-        use = asyncio.ensure_future(written_down(settled(hang), record.journal, TOOLS)(use_of("save")))
+        use = asyncio.ensure_future(written_down(settled(hang), record.journal, TOOLS)(use_of(name)))
         await asyncio.wait_for(started.wait(), 10)
         use.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -326,6 +361,7 @@ def test_a_tool_that_is_cancelled_is_written_down_as_cancelled(record: Record) -
 
     asyncio.run(run())
     assert record.events[1].error.type == "cancelled"
+    assert record.events[1].usage == Usage(cost_complete=whole)  # nobody has seen whether it was paid for
 
 
 @pytest.mark.parametrize(

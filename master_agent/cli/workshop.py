@@ -231,13 +231,13 @@ class Workshop:
             allow_unpriced=self.order.allow_unpriced,
         )
         return RememberedUses(
-            layers.refusals_noted(checked(tools, paid), journal),
+            layers.refusals_noted(checked(tools, paid), journal, tools),
             self.memory.pasts,
             tools,
             context=self.context,
             blob=journal.blob,
             decide=self.people.unverified,
-            collected=partial(layers.note_output, journal),
+            collected=partial(layers.note_output, journal, tools),
             hidden=lambda output: layers.without_secrets(output, self.secrets),
         ).use
 

@@ -38,19 +38,17 @@ def calls(history: Iterable[Event]) -> list[Spent]:
                 found.append(Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID, "no answer"))
             case ToolReturned():
                 place = open_calls.pop(key, None)
-                ended = _ended(event, pays=place is not None)
                 if place is None:
-                    found.append(ended)
+                    found.append(_ended(event))
                 else:
-                    found[place] = ended
+                    found[place] = _ended(event)
     return [one for one in found if one.usage != Usage()]
 
 
-def _ended(event: ToolReturned, *, pays: bool) -> Spent:
-    """A use of a tool that came back; where it `pays` and was cancelled, it may have cost something."""
+def _ended(event: ToolReturned) -> Spent:
+    """A use of a tool that came back."""
     status = "completed" if event.error is None else "cancelled" if event.error.type == "cancelled" else "failed"
-    perhaps = pays and status == "cancelled" and event.usage == Usage()
-    return Spent(event.step, event.call or "", event.tool, _PERHAPS_PAID if perhaps else event.usage, status)
+    return Spent(event.step, event.call or "", event.tool, event.usage, status)
 
 
 def by_step(spent: Iterable[Spent]) -> dict[str | None, list[Spent]]:

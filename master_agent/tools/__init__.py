@@ -45,7 +45,11 @@ StepName = Annotated[str, Field(json_schema_extra={"format": STEP_FORMAT})]
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What a tool gives back: text and pictures for the model, data and files for later steps, or what went wrong."""
+    """What a tool gives back: text and pictures for the model, data and files for later steps, or what went wrong.
+
+    `usage` says what it took. A tool that spends money (`pay`) says how much: `Usage(cost_usd=0.15)`; of one that does
+    not, nobody knows what it cost, and `cost` says so.
+    """
 
     text: str
     data: dict[str, JsonValue] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 
 from master_agent import checker
 from master_agent.approval import Approved, Declined, Later
-from master_agent.cli import streams
+from master_agent.cli import keys, streams
 from master_agent.cli.build import builtin
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.order import Team
@@ -294,8 +294,10 @@ class Asking:
             try:
                 written = path.read_bytes()
                 raw = checker.load(written, source="the edited plan")
-                return checker.check(raw, self.team.agents, self.team.tools, task=plan.task), None
-            except PlanError as error:
+                edited = checker.check(raw, self.team.agents, self.team.tools, task=plan.task)
+                keys.refuse_in({"the edited plan": edited.to_json()}, self.settings, self.environ)
+                return edited, None
+            except (PlanError, UsageError) as error:
                 streams.say(f"{error.message}\nThe plan is as it was before; e opens what you wrote once more.")
                 return plan, written
             except OSError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from master_agent.catalogue import Agent
-from master_agent.cli import exit_codes, reporting, session, streams
+from master_agent.cli import exit_codes, keys, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
 from master_agent.cli.options import EVERYTHING, Approved, Options, with_options
@@ -139,6 +139,7 @@ def check(options: Options, plan: PlanFile, *, param: Params = None) -> int:
     settings, given = session.settings_of(options), params_of(param)
     team = session.team(settings)
     checked = read_plan(plan, team, given)
+    keys.refuse_in({"the plan": checked.to_json()}, settings, os.environ)
     say_unused(given, checked, streams.say)
     if options.json:
         streams.print_json(checked.model_dump(mode="json", by_alias=True))

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from master_agent.cli.keys import secrets_of
 from master_agent.secrets import Secrets, in_variable
 from master_agent.settings import Settings
 from tests.attacks.canary import Canary
-from tests.conftest import Cli, calls, says
+from tests.conftest import Cli, calls, plans, says
 from tests.servers.chat import ChatServer, call, error, reply
 from tests.servers.loopback import Behaviour, Body
+from tests.terminal import AtTerminal
 
 # The keys have no shape that anybody knows: only by their values can they be told from other words.
 KEY, TOKEN, OTHER = (
@@ -109,10 +111,35 @@ def test_a_key_that_is_given_with_a_run_is_refused_by_its_name(cli: Cli, where: 
 def test_a_plan_that_holds_a_key_is_refused(cli: Cli) -> None:
     plan = cli.plan({"agent": "code", "prompt": f"Use {KEY.value[:9]}\n{KEY.value[9:]}"})
 
-    ran = cli("run", plan, cli.script(), "--json", env={"OPENAI_API_KEY": KEY.value})
+    for command in (("run", plan, cli.script(), "--json"), ("check", plan, "--json"), ("check", plan)):
+        ran = cli(*command, env={"OPENAI_API_KEY": KEY.value})
 
-    assert (ran.code, "the plan holds the value of OPENAI_API_KEY" in ran.err) == (2, True)
-    assert KEY.found({"out": ran.out, "err": ran.err}, cli.home / "state") == []
+        assert (ran.code, "the plan holds the value of OPENAI_API_KEY" in ran.err) == (2, True), command
+        assert KEY.found({"out": ran.out, "err": ran.err}, cli.home / "state") == []
+
+
+def test_a_key_that_is_typed_into_the_plan_at_the_question_is_refused_and_the_draft_is_kept(cli: Cli) -> None:
+    editor = cli.home / "editor.py"
+    editor.write_text(
+        "import pathlib, sys\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        f"key, text = {KEY.value!r}, path.read_text()\n"
+        "path.write_text(text.replace(key, 'twice') if key in text else text.replace('Say it.', 'Say it ' + key))\n"
+    )
+    script = cli.script(plans({"agent": "code", "prompt": "Say it."}), says("Done."))
+    cli.variables["OPENAI_API_KEY"] = KEY.value
+    terminal = AtTerminal(cli, "Speak", script, "--model=m", EDITOR=f"{sys.executable} {editor}")
+
+    terminal.answer("Run it.*: ", "e\n")
+    terminal.child.expect("the edited plan holds the value of OPENAI_API_KEY")
+    terminal.child.expect("opens what you wrote")
+    terminal.answer("Run it.*: ", "e\n")
+    terminal.answer("Run it.*: ", "y\n")
+    code, shown = terminal.end()
+
+    assert code == 0, shown
+    assert "Say it twice" in cli("show", "--events").out
+    assert KEY.found({"shown": shown}, cli.home / "state") == []
 
 
 def test_a_key_of_another_program_in_the_folders_env_is_cut_too_and_one_that_gives_way_to_yours(cli: Cli) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from master_agent.errors import FileRefusedError, FileTakenError
 from master_agent.media import described
 from master_agent.results import Artifact
+from master_agent.secrets import HIDDEN
 from master_agent.workspace import Workspace
 
 INLINE = 1024 * 1024  # bytes; more than that is written in a thread
@@ -123,6 +124,7 @@ class RunFiles:
 
     async def _write(self, name: str, content: bytes, step: str | None, *, replace: bool) -> Artifact:
         before = self._before(name) if replace else Before(folders=self._workspace.missing_folders(name))
+        _check_nothing_hidden_is_lost(name, before.content, content)
         artifact = described(name, content)
         # Known before it happens: whatever dies after this, the run can tell what it did to whose file.
         await self._report(artifact, before, step)
@@ -145,6 +147,17 @@ class RunFiles:
         mode = self._workspace.mode(name)
         content = None if mode is None else self._workspace.read(name, LARGEST_BEFORE)
         return Before(content, mode, self._workspace.missing_folders(name))
+
+
+def _check_nothing_hidden_is_lost(name: str, before: bytes | None, content: bytes) -> None:
+    """FileRefusedError where the sign that a model saw in place of a key would take the key's place in the file."""
+    sign = HIDDEN.encode()
+    if before is not None and content.count(sign) > before.count(sign):
+        raise FileRefusedError(
+            f'"{name}" holds something that you were not shown, and {HIDDEN} would be written over it: it would be '
+            "lost. The file stays as it is: change it by a program that leaves that place alone, write what you have "
+            "under another name, or say what is to be changed there by hand"
+        )
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,23 @@ def test_a_key_that_is_typed_into_the_plan_at_the_question_is_refused_and_the_dr
     assert KEY.found({"shown": shown}, cli.home / "state") == []
 
 
+def test_what_a_model_was_not_shown_is_not_lost_when_it_writes_back_what_it_read(cli: Cli) -> None:
+    cli.file(".env", f"SHOP_TOKEN={TOKEN.value}\n")
+    written = cli.file("shop.conf", f"token: {TOKEN.value}\nname: shop\n")
+    back = {"path": "shop.conf", "content": "token: (secret)\nname: my shop\n", "overwrite": True}
+    script = cli.script(
+        calls(("read_file", {"path": "shop.conf"})), calls(("write_file", back)), says("It is refused.")
+    )
+
+    ran = cli("agents", "run", "file", "Rename the shop", "--events", script)
+
+    assert written.read_text() == f"token: {TOKEN.value}\nname: shop\n"
+    returned = [event for event in ran.events if event["type"] == "tool_returned"]
+    assert returned[0]["text"] == "token: (secret)\nname: shop\n"
+    assert '"shop.conf" holds something that you were not shown' in returned[1]["text"]
+    assert (ran.code, returned[1]["artifacts"]) == (1, []), ran.out
+
+
 def test_a_key_of_another_program_in_the_folders_env_is_cut_too_and_one_that_gives_way_to_yours(cli: Cli) -> None:
     database = f"postgres://me:{OTHER.value}@127.0.0.1/db"
     env = cli.file(".env", f"PAYMENT_TOKEN={TOKEN.value}\nDATABASE_URL={database}\nOPENAI_API_KEY={KEY.value}\n")

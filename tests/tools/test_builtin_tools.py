@@ -207,6 +207,23 @@ def test_a_file_of_before_is_only_replaced_when_told_so(desk: Desk) -> None:
     assert desk.text("a.txt") == "newer"
 
 
+def test_what_was_not_shown_is_not_written_over(desk: Desk) -> None:
+    desk.results["page"] = done(text="key: (secret)")
+    (desk.workspace.root / "a.txt").write_text("key: canary")
+    (desk.workspace.root / "b.txt").write_text("it says (secret)")
+
+    for tool, arguments in ((write_file, {"content": "key: (secret)"}), (save_result, {"step": "page"})):
+        with refused('"a.txt" holds something that you were not shown', kind=FileRefusedError):
+            desk.use(tool, path="a.txt", overwrite=True, **arguments)
+    with refused('"b.txt" holds', kind=FileRefusedError):
+        desk.use(write_file, path="b.txt", content="(secret) and (secret)", overwrite=True)
+    assert (desk.text("a.txt"), desk.text("b.txt"), desk.reported) == ("key: canary", "it says (secret)", [])
+
+    desk.use(write_file, path="b.txt", content="it said (secret)", overwrite=True)
+    desk.use(write_file, path="c.txt", content="key: (secret)")
+    assert (desk.text("b.txt"), desk.text("c.txt")) == ("it said (secret)", "key: (secret)")
+
+
 def test_half_a_character_is_answered_and_not_written(desk: Desk) -> None:
     with refused("half a character"):
         desk.use(write_file, path="a.txt", content="\ud83d")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from master_agent.errors import ErrorType, ModelError
+from master_agent.held_keys import by_shape, in_address, open_part
 from master_agent.hosts import is_near, on_this_machine
 from master_agent.quick import importing
 from master_agent.results import Usage
-from master_agent.secrets import SHORTEST, by_shape, in_address, open_part
+from master_agent.secrets import SHORTEST
 
 if TYPE_CHECKING:
     import httpx2

@@ -45,7 +45,7 @@ LAYERS = [
     ["results"],
     ["attachments"],
     ["sdk"],
-    ["quick", "re_exports"],
+    ["quick", "re_exports", "held_keys"],
     ["errors", "secrets", "values", "hosts", "brackets", "holders"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

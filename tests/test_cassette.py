@@ -454,6 +454,8 @@ def test_bytes_are_kept_whole_but_for_keys() -> None:
         "ghp_abcdefghijklmnopqrstuvwxyz012345",
         "AKIA0123456789ABCDEF",
         "Bearer abcdef0123456789abcdef",
+        "authorization: bearer abcdef0123456789abcdef",
+        "BASIC dXNlcjpwYXNzd29yZA==",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
     ],
 )
@@ -462,7 +464,13 @@ def test_what_looks_like_a_key_is_hidden(text: str) -> None:
     assert HIDDEN in hidden and text.split()[-1][-12:] not in hidden
 
 
-@pytest.mark.parametrize("text", ["task-a-long-name-of-1-thing", "sk-loading-animation-frame", "ollama", "short-sk-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("task-a-long-name-of-1-thing", "sk-loading-animation-frame", "ollama", "short-sk-1"),
+        *("sk-learn-pipelines-version-2", "Bearer authentication-scheme", "the basic understanding of it"),
+    ],
+)
 def test_what_is_no_key_stays(text: str) -> None:
     assert Secrets(["ollama"]).hide(text) == text
 

@@ -1,14 +1,12 @@
 """What is kept of a command line with a run: the flags as plain JSON, as they are good in a later process."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
+from master_agent.cli.keys import ADDRESSES
 from master_agent.cli.local import lasting
 from master_agent.settings import Settings
-
-_ADDRESSES = ("openai_base_url", "replicate_base_url", "hf_endpoint", "local_server", "proxy")
 
 
 def flags_of(settings: Settings) -> dict[str, JsonValue]:
@@ -18,11 +16,9 @@ def flags_of(settings: Settings) -> dict[str, JsonValue]:
 
 def _keepable(settings: Settings, name: str) -> bool:
     """Whether a flag is kept for a later process; an address that may hold a password or a key is not."""
-    given = getattr(settings, name) if name in _ADDRESSES else ()
-    parts = [
-        urlsplit(text if "://" in text else f"//{text}") for text in ([given] if isinstance(given, str) else given)
-    ]
-    return name != "record" and not any(part.username or part.password or part.query for part in parts)
+    given = getattr(settings, name) if name in ADDRESSES else ()
+    addresses = [given] if isinstance(given, str) else given
+    return name != "record" and not any(sign in address for address in addresses for sign in "@?#")
 
 
 def _plain(value: object) -> JsonValue:

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 
 from master_agent.errors import UsageError
-from master_agent.secrets import Secrets, by_shape, in_address, in_variable
+from master_agent.held_keys import by_shape, in_address, in_variable, is_placeholder
+from master_agent.secrets import Secrets
 from master_agent.settings import Settings, table
+
+ADDRESSES = ("openai_base_url", "ollama_host", "replicate_base_url", "hf_endpoint", "local_server", "proxy")
+"""The settings that are addresses, with a scheme or without."""
 
 
 def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[str, str]:
@@ -18,9 +22,10 @@ def known_keys(settings: Settings | None, environ: Mapping[str, str]) -> dict[st
         given = getattr(settings, name) if settings is not None else environ.get(setting.variable)
         for value in given if isinstance(given, tuple) else (given,):
             if value and setting.secret:
-                known[str(value)] = setting.variable
+                known |= {} if is_placeholder(str(value)) else {str(value): setting.variable}
             elif isinstance(value, str):
-                known |= dict.fromkeys(in_address(value if "://" in value else f"//{value}"), setting.variable)
+                address = f"//{value}" if name in ADDRESSES and "://" not in value else value
+                known |= dict.fromkeys(in_address(address), setting.variable)
     return known
 
 

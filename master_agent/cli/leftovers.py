@@ -8,8 +8,8 @@ from master_agent.cli.history import settings_of_then
 from master_agent.cli.options import Options
 from master_agent.errors import SettingsError
 from master_agent.events import Event, RunStarted
+from master_agent.held_keys import open_part
 from master_agent.history.purge import Remote
-from master_agent.secrets import open_part
 from master_agent.settings import Settings
 
 if TYPE_CHECKING:

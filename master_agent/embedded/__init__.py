@@ -22,7 +22,7 @@ from typing import IO, Any
 from master_agent.embedded.memory import Fit
 from master_agent.errors import ModelError
 from master_agent.gguf import ModelFile
-from master_agent.secrets import without_keys
+from master_agent.held_keys import without_keys
 
 INSTALL = "pip install 'master-agent[local]'"
 HOST = "127.0.0.1"

@@ -3,13 +3,16 @@
 import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from master_agent.cli.keys import secrets_of
-from master_agent.secrets import Secrets, in_variable
+from master_agent.held_keys import in_variable, is_named, open_part, without_keys
+from master_agent.secrets import Secrets
 from master_agent.settings import Settings
 from tests.attacks.canary import Canary
 from tests.conftest import Cli, calls, plans, says
@@ -273,7 +276,51 @@ KEYS = [  # a variable of a .env, its value, and what of it is cut out of all th
     ("SUDO_COMMAND", "/usr/bin/env PWD=/home/me/work", None),
     ("DATABASE", "Server=h;Database=products;Password=abcdefgh;", "abcdefgh"),
     ("HOOK", "https://hooks.example/services/T024/aB3dE5fG7hI9jK1lM3nO5pQ7", "aB3dE5fG7hI9jK1lM3nO5pQ7"),
+    # Public values
+    ("CONTRACT", "0x52908400098527886E0F7030069857D2E4169EE7", None),
+    ("RUNNER", "ghcr.io/me/app@sha256:9f86d081884c7d659a2feaa0c55ad0159f86d081884c7d659a2feaa0c55ad015", None),
+    ("MACHINE", "i-0a1b2c3d4e5f6a7b8,ami-0a1b2c3d4e5f6a7b8", None),
+    ("BUILD_HASH", "9f86d081884c7d659a2feaa0c55ad015", None),
+    ("S3_BUCKET", "builds-9f86d081884c7d659a2feaa0c55ad015", None),
+    ("WALLET", f"0x{'9f86d081' * 8}", f"0x{'9f86d081' * 8}"),
+    # Passwords in connection strings and addresses
+    ("DB", "Server=db;User Id=sa;Password=Pa#ssw0rd-Very-Long;", "Pa#ssw0rd-Very-Long"),
+    ("DB", "jdbc:sqlserver://h:1433;databaseName=x;user=sa;password=a b&c#d long;encrypt=true", "a b&c#d long"),
+    ("DB", "Server=h;Password='it''s; a long one' ;Uid=x", "it's; a long one"),
+    ("DB", "AccountName=x;AccountKey=/Ab3dE5gH7iJ9kL1==", "/Ab3dE5gH7iJ9kL1=="),
+    ("DB", "BlobEndpoint=https://x.blob/;SharedAccessSignature=sv=2020&sig=abc123%2Bdef&se=1", "abc123+def"),
+    ("DB", "Driver=x;Pwd={/a;long=one}", "/a;long=one"),
+    ("DB", "host=h password='my pass word long'", "my pass word long"),
+    ("DB", "host=h password=Pa#ss&word-1 user=me", "Pa#ss&word-1"),
+    ("FORM", "grant=x&client_secret=abcdefgh&scope=all", "abcdefgh"),
+    ("DB", "postgres://app:Pa#ssw0rd-long-one@db/app", "Pa#ssw0rd-long-one"),
+    ("DB", "postgres://me:p@ss/word1234@db", "p@ss/word1234"),
+    ("DB", "postgres://me:your-password-here@db", None),
+    ("REGISTRY", "http://localhost:4873/@scope-of-mine/package", None),
+    ("FEED", "https://h/x?sort_key=created_at_desc&code=authorization_code&sslkey=/home/me/client.key", None),
+    ("FEED", "https://h/x?page_token=abcdefgh1", "abcdefgh1"),
+    # What is no key by its value
+    ("HOST_PWD", "/srv/work/of-mine", None),
+    ("SSH_KEY", "/home/me/.ssh/id_ed25519", None),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "/service-account.json", None),
+    ("A_KEY", "/Ab3dE5gH7iJ9kL1/mN3oP5qR7sT9uV1wX3yZ5", "/Ab3dE5gH7iJ9kL1/mN3oP5qR7sT9uV1wX3yZ5"),
+    ("API_KEY", "your-api-key-here", None),
+    ("API_KEY", "sk-xxxxxxxxxxxxxxxx", None),
+    ("API_KEY", "<put your key here>", None),
+    ("OPENAI_API_KEY", "replace-with-your-key", None),
+    # What is one by its name
+    ("DB_PW", "a few plain words", "a few plain words"),
+    ("WALLET_MNEMONIC", "witch collapse practice feed", "witch collapse practice feed"),
+    ("AUTHORIZATION", "Bearer abcdefghijklmnop", "abcdefghijklmnop"),
+    ("FIREBASE_CONFIG", '{"apiKey": "abcdefghijklm", "authDomain": "my-app.firebaseapp.example"}', "abcdefghijklm"),
+    ("FIREBASE_CONFIG", '{"authDomain": "my-app.firebaseapp.example"}', None),
+    ("CLUSTERS", '[{"urls": ["redis://me:abcdefghijklm@h"]}]', "abcdefghijklm"),
 ]
+NAMED = """API_KEY_EU API_KEY_PRIMARY KEY_BACKUP STRIPE_KEY_US ENCRYPTION_KEY_V2 API_KEY_EU_2 API_KEYS2 TOKEN_PROD_2
+    apiKey db.password X-Api-Key AWS_CREDS CREDENTIALS MY_PASSCODE BEARER AUTHORIZATION MYSQL_PWD DOCKER_AUTH"""
+NOT_NAMED = """KEY_ID API_KEY_IDS TOKEN_URL SECRET_PATH KEY_FILE KEY_NAMES TOKEN_TYPE KEY_SIZE TOKEN_LENGTH SECRET_ARN
+    PASSWORD_MIN_LENGTH GIT_CONFIG_KEY_0 GIT_ASKPASS SSH_AUTH_SOCK AUTH_DOMAIN PWD OLDPWD COMPASS KEYBOARD
+    accessKeyName"""
 
 
 @pytest.mark.parametrize(("name", "value", "cut"), KEYS, ids=[f"{name}={value}" for name, value, _ in KEYS])
@@ -285,7 +332,28 @@ def test_what_a_folders_env_holds_is_cut_where_its_name_or_shape_is_that_of_a_ke
     assert secrets.hide(f"<{cut or value}>") == (f"<{value}>" if cut is None else "<(secret)>")
 
 
-@pytest.mark.parametrize("value", ["me:{key}@127.0.0.1:9", "{key}", "http://{key}@127.0.0.1:nine/v1"])
+def test_a_name_says_whether_it_holds_a_key_or_something_of_it() -> None:
+    assert [name for name in NAMED.split() if not is_named(name)] == []
+    assert [name for name in NOT_NAMED.split() if is_named(name)] == []
+    environ = {"DB_PW": "x", "CONFIG": '{"apiKey": "abcdefghijklm"}', "URL": "redis://me:abcdefgh@h", "KEY_FILE": "/k"}
+    assert without_keys(environ) == {"KEY_FILE": "/k"}
+
+
+def test_of_an_address_only_the_open_part_is_shown() -> None:
+    shown = {
+        "postgres://app:Pa#ssw0rd-long-one@db/app": "postgres://db/app",
+        "http://me:p@ss/word1234@db:80/v1?x=1": "http://db:80/v1",
+        "http://me:#?ssword@db": "http://db",
+        "me:p#ss@127.0.0.1:9": "127.0.0.1:9",
+        "http://127.0.0.1:9/v1?q=a@b#c": "http://127.0.0.1:9/v1",
+        "http://[::1]:9/@x/y": "http://[::1]:9/@x/y",
+    }
+    assert {address: open_part(address) for address in shown} == shown
+
+
+@pytest.mark.parametrize(
+    "value", ["me:{key}@127.0.0.1:9", "{key}", "http://{key}@127.0.0.1:nine/v1", "http://me:Pa#{key}@127.0.0.1:9/v1"]
+)
 def test_a_key_in_what_is_no_address_is_not_shown_with_the_fault(cli: Cli, value: str) -> None:
     for variable in ("OPENAI_BASE_URL", "REPLICATE_BASE_URL", "MASTER_AGENT_PROXY"):
         ran = cli("doctor", "--json", env={variable: value.format(key=KEY.value)})
@@ -326,6 +394,13 @@ def test_a_key_of_several_words_or_with_space_around_it_is_found_however_it_is_b
     assert Secrets(["token-of-mine"]).hide("C:\\token-of-mine") == "C:\\(secret)"  # no tab and "oken"
     assert Secrets(["back\\new-slash"]).hide("<back\\new-slash>") == "<(secret)>"
     assert secrets.hide('a", "b, "c') == "(secret)" and secrets.hide("plain, words") == "plain, words"
+
+
+def test_a_key_is_found_in_every_spelling_of_percent_signs() -> None:
+    key = "p@ss Wörd/(1+2)"
+    spelt = [quote(key), quote(key, safe=""), quote_plus(key), quote(key, safe="!~*'()")]
+    small = [re.sub("%..", lambda sign: sign[0].lower(), text) for text in spelt]
+    assert {Secrets([key]).hide(f"<{text}>") for text in (*spelt, *small)} == {"<(secret)>"}
 
 
 def test_no_env_of_a_stranger_keeps_a_run_busy() -> None:

@@ -377,7 +377,8 @@ def test_a_flag_with_a_key_is_not_kept_with_the_run(cli: Cli) -> None:
 
     servers = [f"http://me:{KEY.value}@127.0.0.1:9", f"{TOKEN.value}:@127.0.0.1:9", "127.0.0.1:9"]
     ran = cli("run", plan, "--events", *(f"--local-server={server}" for server in servers))
-    proxied = cli("run", plan, "--events", f"--proxy=http://{OTHER.value}@127.0.0.1:9", "--local-server=127.0.0.1:9")
+    addresses = (f"--proxy=http://{OTHER.value}@127.0.0.1:9", f"--replicate-base-url=http://me:80#{OTHER.value}@h")
+    proxied = cli("run", plan, "--events", *addresses, "--local-server=127.0.0.1:9")
 
     assert (ran.code, proxied.code) == (0, 0), ran.err + proxied.err
     assert proxied.events[0]["flags"] == {"local_server": ["127.0.0.1:9"]}

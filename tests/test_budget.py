@@ -2,21 +2,29 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from master_agent.attachments import Attachment
-from master_agent.budget import LEAST_OUTPUT, OUTPUT, PICTURE, Amount, Budget, reserved
-from master_agent.errors import LimitError, ModelError
+from master_agent.budget import LEAST_OUTPUT, OUTPUT, PICTURE, Amount, Budget, payments_reserved, reserved
+from master_agent.catalogue import Agent
+from master_agent.cli.models import nobody
+from master_agent.cli.order import Team
+from master_agent.cli.spending import check_plan
+from master_agent.errors import LimitError, ModelError, SettingsError, StepError
 from master_agent.events import ModelCalled, ModelReplied
 from master_agent.limits import Limits
+from master_agent.plan import AgentStep, Plan, Step, ToolStep
 from master_agent.prices import Prices
 from master_agent.results import Usage
+from master_agent.settings import load
 from master_agent.threads import AgentSpec, CallOptions, CallRequest, Reply, ThreadState, UserTurn
 from master_agent.threads.scripted import Script, ScriptedThread
+from master_agent.tools import ToolCall, ToolOutput, Use, load_tools, tool
 from tests.conftest import Cli, plans, says
 from tests.servers.chat import ChatServer, reply, status
 from tests.servers.loopback import Behaviour, Body
@@ -377,6 +385,80 @@ def test_pictures_are_bought_only_as_far_as_the_money_goes(
         ran = cli("run", cli.plan(*steps), f"--max-cost={money}", *flags, "--json", env=environ)
 
         assert len(replicate.seen("create")) == bought
-    errors = {result["error"]["type"] for result in ran.json["results"].values() if result["error"]}
-    assert errors == ({type} if type else set())
-    assert ran.code == {"limit": 5, None: 0}.get(type, 1)
+    assert (ran.json["error"] or {"type": None})["type"] == type
+    assert ran.code == {"limit": 5, "settings": 2, None: 0}[type]
+    if type == "settings":
+        assert "the pictures of somebody/else (p0, p1, p2)" in ran.json["error"]["message"]
+
+
+@tool(effects={"pay"})
+async def send_letter(to: str) -> str:
+    "Sends a letter by post."
+    return to
+
+
+TEAM = Team(
+    {
+        "clerk": Agent("clerk", "", "", tools=("read_file", "send_letter")),
+        "painter": Agent("painter", "", "", tools=("generate_image",)),
+        "scout": Agent("scout", "", "", hosted=("web_search",)),
+        "writer": Agent("writer", "", "", tools=("read_file",)),
+    },
+    {**load_tools(), "send_letter": send_letter},
+)
+DRAWN = ToolStep(id="hero", tool="generate_image")
+REPLICATE, OPENAI = {"REPLICATE_API_TOKEN": TOKEN}, {"OPENAI_API_KEY": "sk-right-and-long-enough"}
+
+
+@pytest.mark.parametrize(
+    ("step", "environ", "free", "said"),
+    [
+        (ToolStep(id="post", tool="send_letter"), {}, False, "what send_letter pays for (post)"),
+        (AgentStep(id="ask", agent="clerk", prompt="x"), {}, False, "what send_letter pays for (ask)"),
+        (AgentStep(id="find", agent="scout", prompt="x"), {}, False, "web_search at the model's provider (find)"),
+        (AgentStep(id="find", agent="scout", prompt="x"), {}, True, None),  # a server of one's own runs it
+        (AgentStep(id="done", agent="clerk", prompt="x"), {}, False, None),
+        (AgentStep(id="page", agent="writer", prompt="x"), {}, False, None),
+        (DRAWN, REPLICATE, False, None),
+        (DRAWN, OPENAI, False, "the pictures of openai (hero)"),
+        (AgentStep(id="hero", agent="painter", prompt="x"), OPENAI, False, "the pictures of openai (hero)"),
+        (DRAWN, {}, False, None),  # nobody makes any, which the step will be told
+    ],
+)
+def test_a_plan_is_refused_before_its_first_step_where_it_may_pay_for_what_has_no_price(
+    tmp_path: Path, step: Step, environ: dict[str, str], free: bool, said: str | None
+) -> None:
+    first = AgentStep(id="first", agent="writer", prompt="x")
+    chosen = replace(nobody(), prices=Prices(free=free))
+
+    def check(**flags: str) -> None:
+        settings = load(flags, {"MASTER_AGENT_CONFIG_DIR": str(tmp_path), **environ}, tmp_path)
+        check_plan(Plan(plan=(first, step)), {"done"}, TEAM, settings, chosen)
+
+    check()  # where money is not limited, nothing is refused
+    if said is None:
+        check(max_cost="1")
+    else:
+        with pytest.raises(SettingsError) as refused:
+            check(max_cost="1")
+        assert refused.value.message == f"--max-cost: no price is known of {said}"
+        assert "--allow-unpriced" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["generate_image", "send_letter"])
+def test_a_tool_without_a_price_is_refused_at_its_use_as_well(name: str) -> None:
+    async def use(call: ToolCall) -> ToolOutput:
+        return ToolOutput(f"paid for {call.tool}")
+
+    call = ToolCall("c", name, {"count": 1})
+    guarded, let = (
+        payments_reserved(use, budget(cost=1), None, TEAM.tools, allow_unpriced=allow) for allow in (False, True)
+    )
+
+    with pytest.raises(StepError, match="no price is known"):
+        asyncio.run(_once(guarded, call))
+    assert asyncio.run(_once(let, call)).text == f"paid for {name}"
+
+
+async def _once(use: Use, call: ToolCall) -> ToolOutput:
+    return await use(call)

@@ -213,6 +213,21 @@ def test_a_wire_without_hosted_tools_is_told_of_before_any_request(cli: Cli) -> 
     assert "--wire responses" in failure["hint"]
 
 
+def test_what_hosted_tools_cost_is_unknown_and_so_refused_where_money_is_limited(cli: Cli) -> None:
+    with HostedServer([says(cites("Done."))]) as server:
+        run_it = ["agents", "run", "analyst", "Do it", "--json", "--max-cost", "1", "--wire", "responses"]
+        run_it += ["--model", "openai:gpt-5", "--openai-base-url", server.base_url]
+        refused = analyst(cli)(*run_it)
+        assert server.count == 0
+        done = cli(*run_it, "--allow-unpriced")
+
+    error, tools = refused.json["error"], "code_interpreter, web_search, image_generation"
+    assert (refused.code, error["type"]) == (2, "settings"), refused.out
+    assert error["message"] == f"--max-cost: no price is known of {tools} at the model's provider (analyst)"
+    used = [done.json["usage"], step(done)["usage"], cli("cost", "--json").json["total"]]
+    assert [(one["cost_usd"] > 0, one["cost_complete"]) for one in used] == [(True, False)] * 3, done.out
+
+
 def test_a_server_that_runs_no_such_tool_is_asked_once(cli: Cli) -> None:
     with HostedServer([error(400, "Hosted tool 'web_search' is not supported with test-model.")]) as server:
         done = asked(analyst(cli), server)

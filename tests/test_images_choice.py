@@ -258,11 +258,16 @@ def test_a_plan_says_of_each_step_what_may_be_paid_for(cli: Cli, tmp_path: Path)
     assert "1 step may spend money on a model of Anthropic, as its agent says: page" in said
     assert f"2 steps may write files beneath {cli.folder}: post, page" in said
 
-    unpriced = cli("run", cli.plan(letter), "--max-cost", "1", "--json", env=environ)
-    uncounted = cli("run", cli.plan(letter), "--max-cost", "1", "--allow-unpriced", env=environ)
-    error = unpriced.json["results"]["post"]["error"]
-    assert error["message"] == "--max-cost: no price is known of what send_letter pays for"
-    assert "--allow-unpriced" in error["hint"] and (unpriced.code, uncounted.code) == (1, 0)
+    listed = {"id": "first", "tool": "list_files", "needs": []}
+    plan, money = cli.plan(listed, {**letter, "needs": ["first"]}), ("--max-cost", "1", "--json")
+    unpriced, uncounted = (cli("run", plan, *money, *more, env=environ) for more in ((), ("--allow-unpriced",)))
+    error = unpriced.json["error"]
+    assert error["message"] == "--max-cost: no price is known of what send_letter pays for (post)"
+    assert "--allow-unpriced" in error["hint"] and (unpriced.code, uncounted.code) == (2, 0)
+    assert unpriced.json["results"] == {}, "a step was done before the plan was refused"
+    used = [uncounted.json["usage"], uncounted.json["results"]["post"]["usage"], cli("cost", "--json").json["total"]]
+    assert [(one["cost_usd"], one["cost_complete"]) for one in used] == [(None, False)] * 3
+    assert cli("cost").out.splitlines()[-1].endswith("unknown")
 
 
 # Pictures whose making nobody saw the end of

@@ -16,7 +16,7 @@ from master_agent.cli import keys, streams
 from master_agent.cli.build import builtin
 from master_agent.cli.interruption import Interruption
 from master_agent.cli.order import Team
-from master_agent.cli.painters import image_provider, no_pictures
+from master_agent.cli.painters import PICTURES, image_provider, no_pictures
 from master_agent.cli.trust import Trust, in_words
 from master_agent.errors import FileRefusedError, PlanError, UsageError
 from master_agent.events import ToolCalled
@@ -26,12 +26,11 @@ from master_agent.providers import PROVIDERS, named
 from master_agent.references import Reference, find
 from master_agent.remember import Unverified
 from master_agent.reporters import Reporter
-from master_agent.reporters.words import overwrites
+from master_agent.reporters.words import overwrites, step_names
 from master_agent.settings import Settings
 from master_agent.tools import Effect
 from master_agent.workspace import Workspace
 
-PICTURES = "generate_image"
 TRYING = 1.0  # seconds that a run waits for the words how code will be run, when nobody is asked
 
 
@@ -54,27 +53,27 @@ def maker(settings: Settings) -> str:
 def effects(plan: Plan, team: Team, settings: Settings, *, code: str, trust: Trust) -> list[str]:
     """What a plan may do beside asking the models of the settings, a line for each kind; `code` is how code is run."""
     lines = list(of_this_folder(plan, team, trust))
-    if pictures := [step for step in plan.plan if PICTURES in _tools(step, team)]:
-        lines.append(f"{_count(pictures, 'step')} may make pictures, {maker(settings)}: {_names(pictures)}")
+    if pictures := [step for step in plan.plan if PICTURES in team.may_use(step)]:
+        lines.append(f"{_count(pictures, 'step')} may make pictures, {maker(settings)}: {step_names(pictures)}")
     lines += _paid(plan, team)
     lines += [] if settings.script or settings.replay else _elsewhere(plan, team)
     lines += _replaced(plan, settings.workspace)
     if writing := _having("write", plan, team):
         where = settings.workspace.resolve()
-        lines.append(f"{_count(writing, 'step')} may write files beneath {where}: {_names(writing)}")
+        lines.append(f"{_count(writing, 'step')} may write files beneath {where}: {step_names(writing)}")
     if fetching := _having("network", plan, team):
-        lines.append(f"{_count(fetching, 'step')} may fetch from addresses of the internet: {_names(fetching)}")
+        lines.append(f"{_count(fetching, 'step')} may fetch from addresses of the internet: {step_names(fetching)}")
     lines += _hosted(plan, team)
     if running := executing(plan, team):
-        lines.append(f"{_count(running, 'step')} may run code {code}: {_names(running)}")
+        lines.append(f"{_count(running, 'step')} may run code {code}: {step_names(running)}")
     return lines
 
 
 def _paid(plan: Plan, team: Team) -> Iterable[str]:
     """The steps that may spend money with a tool that some package brought: for what, only its description says."""
     steps = _having("pay", plan, team)
-    if names := sorted({name for step in steps for name in _tools(step, team) if "pay" in _effects(name, team)}):
-        yield f"{_count(steps, 'step')} may spend money with {', '.join(names)}: {_names(steps)}"
+    if names := sorted({name for step in steps for name in team.may_use(step) if "pay" in _effects(name, team)}):
+        yield f"{_count(steps, 'step')} may spend money with {', '.join(names)}: {step_names(steps)}"
 
 
 def _elsewhere(plan: Plan, team: Team) -> Iterable[str]:
@@ -86,7 +85,7 @@ def _elsewhere(plan: Plan, team: Team) -> Iterable[str]:
         if provider is not None and provider.kind == "hosted":
             asked.setdefault(provider.title, []).append(step)
     for title, steps in asked.items():
-        yield f"{_count(steps, 'step')} may spend money on a model of {title}, as its agent says: {_names(steps)}"
+        yield f"{_count(steps, 'step')} may spend money on a model of {title}, as its agent says: {step_names(steps)}"
 
 
 def _hosted(plan: Plan, team: Team) -> Iterable[str]:
@@ -95,7 +94,7 @@ def _hosted(plan: Plan, team: Team) -> Iterable[str]:
     if steps:
         tools = ", ".join(sorted({tool for step in steps for tool in team.agents[step.agent].hosted}))
         which = "at the model's provider, which may bill them"
-        yield f"{_count(steps, 'step')} may use {tools} {which}: {_names(steps)}"
+        yield f"{_count(steps, 'step')} may use {tools} {which}: {step_names(steps)}"
 
 
 def executing(plan: Plan, team: Team) -> list[Step]:
@@ -144,11 +143,7 @@ def say_unused(params: Collection[str], plan: Plan, say: Callable[[str], None]) 
 
 def _having(effect: Effect, plan: Plan, team: Team) -> list[Step]:
     """The steps that may have the effect; that pictures are paid for, fetched and stored has a line of its own."""
-    return [step for step in plan.plan if any(effect in _effects(name, team) for name in _tools(step, team))]
-
-
-def _tools(step: Step, team: Team) -> tuple[str, ...]:
-    return team.agents[step.agent].tools if isinstance(step, AgentStep) else (step.tool,)
+    return [step for step in plan.plan if any(effect in _effects(name, team) for name in team.may_use(step))]
 
 
 def _effects(tool: str, team: Team) -> frozenset[Effect]:
@@ -157,11 +152,6 @@ def _effects(tool: str, team: Team) -> frozenset[Effect]:
 
 def _count(steps: Sequence[Step], word: str) -> str:
     return f"{len(steps)} {word}{'' if len(steps) == 1 else 's'}"
-
-
-def _names(steps: Sequence[Step]) -> str:
-    shown = ", ".join(step.id for step in steps[:8])
-    return shown + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ _OUTPUT = {
     "debug": "show tracebacks of errors",
 }
 _OF_ONE_RUN = {
-    "allow_unpriced": "with --max-cost: use models and pictures whose price nobody knows, uncounted",
+    "allow_unpriced": "with --max-cost: use models, pictures and tools whose price nobody knows, uncounted",
     "trust_project": "let agents of this folder run programs, reach the network and spend money",
     "unsafe_exec": "run code WITHOUT a sandbox: it can do all that you can",
 }

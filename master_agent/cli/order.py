@@ -7,6 +7,7 @@ from master_agent.approval import Approve
 from master_agent.attachments import Attachment
 from master_agent.catalogue import Agent
 from master_agent.events import Event, Origin, ToolCalled
+from master_agent.plan import AgentStep, Step
 from master_agent.remember import Unverified
 from master_agent.results import StepResult
 from master_agent.secrets import Secrets
@@ -20,6 +21,10 @@ class Team:
     agents: dict[str, Agent]
     tools: dict[str, Tool]
     taken: tuple[str, ...] = ()
+
+    def may_use(self, step: Step) -> tuple[str, ...]:
+        """The tools that a step may use: its own, or those of its agent."""
+        return self.agents[step.agent].tools if isinstance(step, AgentStep) else (step.tool,)
 
 
 @dataclass(frozen=True)

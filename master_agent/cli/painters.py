@@ -6,6 +6,9 @@ from master_agent.images import ImageProvider
 from master_agent.retry import RetryPolicy
 from master_agent.settings import ImageProviderName, Settings
 
+PICTURES = "generate_image"
+"""The tool that they are made with."""
+
 
 def image_provider(settings: Settings) -> ImageProviderName | None:
     """Who makes pictures: as set, else by the token that is there; None for nobody.

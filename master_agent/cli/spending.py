@@ -1,12 +1,16 @@
-"""What a run may spend: prices are known before anything is asked, or the run is refused."""
+"""What a run may spend: the prices of models are known before any is asked, those of a plan before its first step."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 from master_agent import prices
 from master_agent.cli.models import Models
+from master_agent.cli.order import Team
+from master_agent.cli.painters import PICTURES, image_provider, no_pictures
 from master_agent.errors import SettingsError
+from master_agent.plan import AgentStep, Plan, Step
 from master_agent.prices import Prices
+from master_agent.reporters.words import step_names
 from master_agent.results import Usage
 from master_agent.settings import ImageProviderName, Settings
 
@@ -29,6 +33,33 @@ def check(settings: Settings, chosen: Models, planner: bool, own: Iterable[str |
             if prices.library() is None:
                 raise SettingsError("--max-cost needs the prices of models", hint=f"{prices.MISSING}. {_ANYWAY}")
             raise SettingsError(f"--max-cost: no price is known of {model or 'a model without a name'}", hint=_ANYWAY)
+
+
+def check_plan(plan: Plan, done: Collection[str], team: Team, settings: Settings, chosen: Models) -> None:
+    """SettingsError where money is limited and a step that is not `done` may pay for what has no known price."""
+    if settings.max_cost is None:
+        return
+    found: dict[str, list[Step]] = {}
+    for step in plan.plan:
+        for what in _unpriced(step, team, settings, chosen) if step.id not in done else ():
+            found.setdefault(what, []).append(step)
+    if found:
+        said = "; ".join(f"{what} ({step_names(steps)})" for what, steps in found.items())
+        raise SettingsError(f"--max-cost: no price is known of {said}", hint=_ANYWAY)
+
+
+def _unpriced(step: Step, team: Team, settings: Settings, chosen: Models) -> Iterable[str]:
+    """What a step may pay for though nobody knows its price: pictures, tools of packages, those of a model's server."""
+    for name in team.may_use(step):
+        if name == PICTURES:
+            maker = image_provider(settings)
+            if price_of_picture(settings, maker) is None and no_pictures(settings) is None:
+                yield f"the pictures of {settings.image_model or maker}"
+        elif name in team.tools and "pay" in team.tools[name].effects:
+            yield f"what {name} pays for"
+    agent = team.agents[step.agent] if isinstance(step, AgentStep) else None
+    if agent and agent.hosted and not prices_of(settings, chosen).costs_nothing(agent.model or chosen.agents):
+        yield f"{', '.join(agent.hosted)} at the model's provider"
 
 
 def price_of_picture(settings: Settings, provider: ImageProviderName | None) -> Decimal | None:

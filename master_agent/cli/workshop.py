@@ -95,7 +95,9 @@ class Workshop:
         )
 
     def dispatch(self, plan: Plan) -> Awaitable[object]:
-        """A plan performed once."""
+        """A plan performed once; SettingsError where money is limited and it may pay for what has no known price."""
+        if not self.order.allow_unpriced:
+            spending.check_plan(plan, self.earlier, self.team, self.settings, self.chosen)
         perform = layers.deadline(self.runner.perform, self.settings.step_timeout)
         if self.reuse is not None:
             perform = self.reuse.around(perform)

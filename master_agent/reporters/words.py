@@ -30,6 +30,7 @@ RUN_WORDS: dict[ShownStatus, str] = {
     "running": "At work",
     "died": "Died",
 }
+MOST_NAMED = 8  # steps, in one line
 _TROUBLES = {
     "rate_limited": "rate limited",
     "server_error": "the server failed",
@@ -52,6 +53,12 @@ class CodeFile:
 def doer(step: Step) -> str:
     """The agent or tool of a step."""
     return step.agent if isinstance(step, AgentStep) else step.tool
+
+
+def step_names(steps: Sequence[Step]) -> str:
+    """The ids of steps; of many the first, and how many more there are."""
+    shown = ", ".join(step.id for step in steps[:MOST_NAMED])
+    return shown + (f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else "")
 
 
 def overwrites(step: Step) -> bool:

@@ -174,30 +174,6 @@ def test_a_change_that_a_process_died_in_is_not_said_to_have_been_made(
     assert cli("why", "a.txt", "--json").json["status"] == "as_made"  # the bytes that are there tell
 
 
-@pytest.mark.parametrize(
-    ("command", "kind"),
-    [
-        ("runs", "runs"),
-        ("runs --most 0", "runs"),
-        ("cost", "cost"),
-        ("show", "result"),
-        ("show --thread note", "thread"),
-        ("why note.txt", "why"),
-        ("explain RUN note", "explain"),
-        ("undo RUN --yes", "undo"),
-        ("clean --older-than 9w --dry-run", "purge"),
-        ("purge RUN --yes", "purge"),
-        ("agents", "agents"),
-        ("agents show code", "agent"),
-        ("tools", "tools"),
-    ],
-)
-def test_what_a_program_is_told_is_one_object_that_says_what_it_is(cli: Cli, ran: Ran, command: str, kind: str) -> None:
-    told = cli(*command.replace("RUN", ran.json["run_id"]).split(), "--json")
-
-    assert (told.code, told.json["kind"], told.json["version"]) == (0, kind, 1), told.err
-
-
 def test_a_yes_out_of_habit_harms_nothing_where_nothing_is_asked(cli: Cli) -> None:
     script = cli.script({"port": "thread", "repeat": True, "reply": {"text": "Hi."}})
     plan = cli.plan({"id": "a", "agent": "code", "prompt": "Hi"})

@@ -61,6 +61,11 @@ def demo(
 ) -> int:
     demos = load_demos()
     if list_demos:
+        if options.json:
+            streams.print_object(
+                "demos", demos=[{"name": each.name, "title": each.title, "task": each.task} for each in demos.values()]
+            )
+            return exit_codes.DONE
         for each in demos.values():
             streams.write(f"{each.name:<10} {each.title}")
         return exit_codes.DONE

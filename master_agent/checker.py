@@ -18,6 +18,9 @@ from master_agent.values import bounded, clean, kind, quoted, suggestion
 MOST_CIRCLES = 50
 MOST_COMPARED = 30_000  # ids that are compared with wrong ones, to find the nearest
 
+MAY = "may"
+"""What `check` says beside a plan; it is passed over, for what a plan may do is found out by whoever runs it."""
+
 _ID = re.compile(STEP_ID)
 
 
@@ -131,7 +134,7 @@ class _Checker:
     def _envelope(self, raw: Mapping[str, Any]) -> None:
         known = Plan.model_fields
         for name in raw:
-            if name not in known:
+            if name not in known and name != MAY:
                 self.fault(name, f'unknown field "{name}"{suggestion(name, known)}')
         if raw.get("kind", "plan") not in ("plan", None):
             self.fault("kind", f'expected "plan", found {quoted(raw["kind"])}')

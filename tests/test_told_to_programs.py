@@ -1,8 +1,10 @@
 """What programs are told: with --json every command prints one object, which says what it is."""
 
 import importlib
+import json
 from typing import Any
 
+import jsonschema
 import pytest
 import typer
 
@@ -10,6 +12,7 @@ from master_agent.cli.commands import COMMANDS, HIDDEN, TASK
 from tests.conftest import Cli, Ran, plans, says
 from tests.servers.hub import Hub
 from tests.test_embedded import LLAMA, head
+from tests.test_running_code import run_code
 
 NOTE = {"id": "note", "tool": "write_file", "with": {"path": "note.txt", "content": "hello"}, "needs": []}
 SAY = {"id": "say", "agent": "code", "prompt": "Greet", "needs": ["note"]}
@@ -91,3 +94,50 @@ def test_every_command_prints_one_object_that_says_what_it_is(cli: Cli, command:
 
     assert ran.code == (4 if command == "models" else 0), ran.out + ran.err  # 4: no model was found, and none is there
     assert (ran.json["kind"], ran.json["version"]) == (kind, 1)
+
+
+def test_what_a_plan_may_do_is_told_to_programs_as_to_people_and_run_takes_the_plan_all_the_same(cli: Cli) -> None:
+    hero = {"id": "hero", "tool": "generate_image", "with": {"prompt": "dawn"}, "needs": []}
+    plan = cli.plan(NOTE, hero)
+
+    people, program = cli("check", plan), cli("check", plan, "--json")
+    may = program.json["may"]
+    assert [line.removeprefix("  * ") for line in people.out.splitlines()[1:]] == may
+    assert may[0].startswith("1 step may make pictures, but no picture can be made")
+    assert may[1] == f"1 step may write files beneath {cli.folder}: note"
+    jsonschema.validate(program.json, cli("schema", "plan").json)
+
+    offline = cli("check", "-", "--image-provider", "placeholder", "--json", stdin=program.out).json
+    assert offline["may"][0] == "1 step may make pictures, drawn offline as a placeholder, free: hero"
+    lies = json.dumps({**program.json, "may": ["1 step may do no harm"]})
+    ran = cli("run", "-", "--image-provider", "placeholder", stdin=lies)
+    said = " ".join(ran.err.split())
+    assert ran.code == 0 and offline["may"][0] in said and "no harm" not in said, ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--unsafe-exec",), "1 step may run code WITHOUT A SANDBOX"),
+        (("--exec-engine", "podman", "--exec-image", "x"), "1 step may run code"),
+        (("--script", "replies.jsonl"), "1 step may run code"),
+        (("--replay", "cassette.jsonl"), "1 step may make pictures, taken from the cassette, free: hero"),
+        (
+            ("--image-provider", "openai", "--openai-base-url", "http://127.0.0.1:9/v1"),
+            "1 step may make pictures, paid for, if it asks for pay, at http://127.0.0.1:9/v1: hero",
+        ),
+    ],
+)
+def test_check_takes_the_flags_that_change_what_a_run_may_do(cli: Cli, flags: tuple[str, ...], said: str) -> None:
+    hero = {"id": "hero", "agent": "image", "prompt": "dawn", "needs": []}
+    paid = cli.home / "config" / "agents" / "clerk.md"
+    paid.parent.mkdir(parents=True)
+    paid.write_text("---\ndescription: Writes.\nmodel: anthropic:claude-x\n---\nWrite.\n")
+    clerk = {"id": "page", "agent": "clerk", "prompt": "x", "needs": []}
+    plan = cli.plan(run_code("sum", language="python", code="1"), hero, clerk)
+
+    told = cli("check", plan, *flags, "--json")
+
+    assert any(line.startswith(said) for line in told.json["may"]), told.out + told.err
+    elsewhere = any("a model of Anthropic" in line for line in told.json["may"])
+    assert elsewhere is not any(flag in flags for flag in ("--script", "--replay"))

@@ -29,7 +29,7 @@ COMMANDS = {
     "clean": Listed("purge", "Removes old runs wholly, as purge does."),
     "fork": Listed("fork", "Runs a part of an earlier run anew, as a new run."),
     "continue": Listed("fork", "Plans a new task on what an earlier run made."),
-    "check": Listed("look", "Names every fault of a plan at once; runs nothing."),
+    "check": Listed("look", "Names every fault of a plan, or says what it may do; runs nothing."),
     "schema": Listed("look", "Prints the JSON Schema of plans, results or events."),
     "agents": Listed("look", "Lists the agents; shows or runs one."),
     "tools": Listed("look", "Lists the tools with their effects and arguments."),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from master_agent.catalogue import Agent
+from master_agent.checker import MAY
 from master_agent.cli import exit_codes, keys, reporting, session, streams
 from master_agent.cli.approve import say_unused
 from master_agent.cli.build import builtin
@@ -73,12 +74,14 @@ def add_to(app: typer.Typer) -> None:
 
 _CHECK_HELP = """Checks a plan and names every fault at once; runs nothing.
 
-Of a good plan it says what it may do: write files, run code, reach the internet, spend money.
+Of a good plan it says what it may do: write files, run code, reach the internet, spend money. With --json it prints
+the plan as `run` takes it, with that in `may`. It takes the flags of `run` that change what a plan may do.
 
 \b
 Examples:
   master-agent check plan.json
   master-agent check plan.json --param city=Lisbon --json
+  master-agent check plan.json --image-provider placeholder
 """
 _SCHEMA_HELP = """Prints the JSON Schema of plans, results or events.
 
@@ -134,19 +137,23 @@ Examples:
 """
 
 
-@with_options("workspace", "no_exec", output=_JSON)
+@with_options(
+    *("openai_base_url", "script", "replay", "workspace", "image_provider", "no_exec", "exec_engine", "exec_image"),
+    output=(*_JSON, "unsafe_exec"),
+)
 def check(options: Options, plan: PlanFile, *, param: Params = None) -> int:
     settings, given = session.settings_of(options), params_of(param)
     team = session.team(settings)
     checked = read_plan(plan, team, given)
     keys.refuse_in({"the plan": checked.to_json()}, settings, os.environ)
     say_unused(given, checked, streams.say)
+    may = foreseen(checked, team, settings, unsafe=options.unsafe_exec)
     if options.json:
-        streams.print_json(checked.model_dump(mode="json", by_alias=True))
+        streams.print_json({**checked.model_dump(mode="json", by_alias=True), MAY: may})
     else:
         count = len(checked.plan)
         streams.write(f"{source_of(plan)}: a good plan of {count} step{'' if count == 1 else 's'} ({checked.order})")
-        for line in foreseen(checked, team, settings):
+        for line in may:
             streams.write(f"  * {line}")
     return exit_codes.DONE
 
@@ -180,6 +187,8 @@ def _plan_schema() -> dict[str, Any]:
         needs = step["properties"]["needs"]
         step["properties"]["needs"] = {"anyOf": [{k: v for k, v in needs.items() if k != "default"}, {"type": "null"}]}
     written["properties"]["order"].pop("default", None)
+    said = "What `check` says that the plan may do; whoever runs the plan passes over it."
+    written["properties"][MAY] = {"type": "array", "items": {"type": "string"}, "description": said}
     return written
 
 

@@ -26,7 +26,8 @@ from master_agent.settings import Settings, config_folder, load
 def settings_of(options: Options) -> Settings:
     """The settings of this process: flags, environment, .env of the current folder, the user's config; the keyring.
 
-    Keys are looked up there for commands that speak to services: a keyring may ask a person to open it.
+    Keys are looked up there for commands that speak to services, and for the one that says what a plan may spend there:
+    a keyring may ask a person to open it.
     """
     speaks = "openai_base_url" in options.flags and not (options.flags.get("script") or options.flags.get("replay"))
     keyring = vault.lookup() if speaks else None

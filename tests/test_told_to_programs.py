@@ -11,6 +11,7 @@ import typer
 from master_agent.cli.commands import COMMANDS, HIDDEN, TASK
 from tests.conftest import Cli, Ran, plans, says
 from tests.servers.hub import Hub
+from tests.terminal import AtTerminal
 from tests.test_embedded import LLAMA, head
 from tests.test_running_code import run_code
 
@@ -94,6 +95,24 @@ def test_every_command_prints_one_object_that_says_what_it_is(cli: Cli, command:
 
     assert ran.code == (4 if command == "models" else 0), ran.out + ran.err  # 4: no model was found, and none is there
     assert (ran.json["kind"], ran.json["version"]) == (kind, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "told"), [("pull", "model", "model"), ("remove", "removed_model", "removed")]
+)
+def test_a_no_is_told_as_an_object_too(cli: Cli, command: str, kind: str, told: str) -> None:
+    (shelf := cli.home / "cache" / "models").mkdir(parents=True)
+    (shelf / "tiny.gguf").write_bytes(head(*LLAMA))
+    out = cli.home / "out.json"
+    with Hub({"maker/Tiny-GGUF": {"tiny-2.gguf": head(*LLAMA)}}) as hub:
+        given = ["maker/Tiny-GGUF", "--hf-endpoint", hub.origin, "--allow-host", "127.0.0.1"]
+        terminal = AtTerminal(cli, "models", command, *(given if command == "pull" else ["tiny"]), "--json", to=out)
+        terminal.answer("Download it|Remove tiny", "n\n")
+        assert terminal.end()[0] == 0
+
+    printed = json.loads(out.read_text())
+    assert (printed["kind"], printed["version"], printed[told]) == (kind, 1, None)
+    assert (shelf / "tiny.gguf").is_file()
 
 
 def test_what_a_plan_may_do_is_told_to_programs_as_to_people_and_run_takes_the_plan_all_the_same(cli: Cli) -> None:

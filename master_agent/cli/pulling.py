@@ -65,6 +65,8 @@ def pull(options: Options, name: Name = None, *, yes: Yes = False, sha256: Sha25
     model = fetched(settings, name, sha256, ask=not yes)
     if model is None:
         streams.say("Nothing was downloaded.")
+        if options.json:
+            streams.print_object("model", model=None)
         return exit_codes.DONE
     if options.json:
         streams.print_object("model", **described(model))
@@ -84,6 +86,8 @@ def remove(options: Options, name: Model, *, yes: Yes = False) -> int:
             raise UsageError("nothing was removed: there is no terminal to ask at", hint="Say so beforehand: --yes")
         if not typer.confirm(f"Remove {name} ({gigabytes(size)})?", err=True):
             streams.say("Nothing was removed.")
+            if options.json:
+                streams.print_object("removed_model", removed=None, bytes=0)
             return exit_codes.DONE
     shelf.remove(name)
     if options.json:

@@ -1,5 +1,6 @@
 """What the wires share that make one request a turn: bodies go out, pieces of text come in, refusals are learnt."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -21,6 +22,7 @@ AFTER_THE_END = 5.0
 """Seconds to wait for the end of a stream whose reply is already whole."""
 
 _END = object()
+_GENERATORS = 24  # through which a stream is read, twice over
 
 
 class Answering(Protocol):
@@ -96,6 +98,10 @@ class OneRequestWire:
         if self._client is not None:
             await self._client.close()
             self._client = None
+            # A stream that a server keeps open after its end is let go of half read: by each of the SDK's generators in
+            # a turn of the event loop of its own, or in none when the loop ends first.
+            for _ in range(_GENERATORS):
+                await asyncio.sleep(0)
 
     async def models(self, within: float = 10.0) -> list[str]:
         """The names of the models that the server offers, in its order; ModelError when it does not tell."""

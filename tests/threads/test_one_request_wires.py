@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
+from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
@@ -121,6 +123,33 @@ def test_a_reader_who_leaves_early_closes_the_connection(side: Side) -> None:
 
     with side.server([side.answers.hang_mid_stream()]) as server:
         asyncio.run(run(server))
+
+
+def test_nothing_is_left_half_read_of_a_stream_that_the_server_keeps_open_after_its_end() -> None:
+    delta = {"index": 0, "delta": {"content": "Done."}, "finish_reason": "stop"}
+    chunk = json.dumps({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]})
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(f"data: {chunk}\n\ndata: [DONE]\n\n".encode())
+        await writer.drain()
+        while await reader.read(1024):  # until the client lets go
+            continue
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> list[str]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        wire = Chat(KEY, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", MODEL)
+        assert (await said(await wire.open(AGENT), HELLO, STREAMED))[1].text == "Done."
+        await wire.close()
+        there = (one for one in gc.get_objects() if isinstance(one, AsyncGeneratorType))
+        left = [one.__qualname__ for one in there if (frame := one.ag_frame) is not None and frame.f_lasti > 0]
+        server.close()
+        return left
+
+    assert asyncio.run(run()) == []
 
 
 @EVERY

@@ -300,7 +300,7 @@ KEYS = [  # a variable of a .env, its value, and what of it is cut out of all th
     ("FEED", "https://h/x?sort_key=created_at_desc&code=authorization_code&sslkey=/home/me/client.key", None),
     ("FEED", "https://h/x?page_token=abcdefgh1", "abcdefgh1"),
     # What is no key by its value
-    ("HOST_PWD", "/srv/work/of-mine", None),
+    ("HOST_PWD", "/srv/mine/of-old", None),
     ("SSH_KEY", "/home/me/.ssh/id_ed25519", None),
     ("GOOGLE_APPLICATION_CREDENTIALS", "/service-account.json", None),
     ("A_KEY", "/Ab3dE5gH7iJ9kL1/mN3oP5qR7sT9uV1wX3yZ5", "/Ab3dE5gH7iJ9kL1/mN3oP5qR7sT9uV1wX3yZ5"),

@@ -192,7 +192,8 @@ def test_a_sandbox_that_does_not_start_holds_up_no_run_for_long(cli: Cli, agent:
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="there is nothing to try")
 def test_what_is_tried_while_the_planner_thinks_is_left_off_before_the_run_ends(cli: Cli) -> None:
-    code = Manner(load({}, cli.environ, cli.folder), lambda _: True, unsafe=False)
+    never_tried = load({"exec_image": "of-this-test"}, cli.environ, cli.folder)  # else an earlier test has the answer
+    code = Manner(never_tried, lambda _: True, unsafe=False)
 
     async def work() -> set[asyncio.Task[Any]]:
         telling = asyncio.create_task(code.told())

@@ -21,7 +21,9 @@ from master_agent.checker import check
 from master_agent.cli.programs import Manner
 from master_agent.context import Inputs
 from master_agent.dispatcher import Dispatcher
+from master_agent.events import ModelCalled, PlanMade
 from master_agent.plan import Plan, Step
+from master_agent.quick import WAITING
 from master_agent.results import StepResult
 from master_agent.settings import load
 from tests.conftest import Cli, plans, says
@@ -208,6 +210,24 @@ def test_what_is_tried_while_the_planner_thinks_is_left_off_before_the_run_ends(
         return {task for task in asyncio.all_tasks() if task not in (asyncio.current_task(), telling)}
 
     assert asyncio.run(work()) == set()
+
+
+def test_the_requests_of_a_plan_that_runs_no_code_try_no_sandbox(cli: Cli) -> None:
+    code = Manner(load({"exec_image": "of-that-test"}, cli.environ, cli.folder), lambda _: False, unsafe=False)
+    plan = check({"plan": [{"agent": "image", "prompt": "A roastery"}]}, ["image"], {})
+
+    def asked(step: str | None) -> ModelCalled:
+        return ModelCalled(step=step, agent="image", wire="scripted", turn=1, input={})
+
+    async def work() -> int:
+        for event in (asked(None), PlanMade(plan=plan, by="model"), asked(plan.plan[0].id)):
+            code.hear(event)
+        await asyncio.sleep(3 * WAITING)
+        begun = len(asyncio.all_tasks()) - 1
+        await code.end()
+        return begun
+
+    assert asyncio.run(work()) == 0
 
 
 # Events

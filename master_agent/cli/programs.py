@@ -102,7 +102,7 @@ class Manner:
     def hear(self, event: Event) -> None:
         """Begins when the request has gone out, for the first start of a sandbox takes a while."""
         match event:
-            case ModelCalled() if self._found is None:
+            case ModelCalled(step=None) if self._soon is None:  # the planner's first; a step's comes when it is known
                 self._soon = asyncio.get_running_loop().call_later(WAITING, self._begin)
             case PlanMade() if not self._runs_code(event.plan):
                 self._leave_off()
